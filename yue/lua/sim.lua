@@ -16,7 +16,9 @@ end
 
 local function check_seconds(what, value)
   check_type(what, value, 'number')
-  if not (value >= 0 and value < 1e9) then argument_error(what .. ' is a number of seconds, not ' .. tostring(value)) end
+  if not (value >= 0 and value < 1e9) then
+    argument_error(what .. ' is a number of seconds, not ' .. tostring(value))
+  end
 end
 
 local function check_host(what, name)
@@ -218,7 +220,8 @@ function internal.check_invariants()
     local ok, holds = pcall(fn)
     if not ok then
       always = {}
-      return core.sim_fail(("the function of sim.always '%s' failed (it must not wait): %s"):format(name, tostring(holds)))
+      local text = "the function of sim.always '%s' failed (it must not wait): %s"
+      return core.sim_fail(text:format(name, tostring(holds)))
     end
     if not holds then
       always = {}

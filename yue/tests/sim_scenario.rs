@@ -235,3 +235,23 @@ fn chaos_and_choices_come_from_the_seed() {
     let good: u32 = lines(&one, "scenario")[1].parse().unwrap();
     assert!((1..100).contains(&good), "{good}");
 }
+
+#[test]
+fn a_program_that_ignores_its_end_is_ended_by_a_crash_and_by_the_end_of_the_run() {
+    let report = run(
+        1,
+        "
+        sim.host('stubborn', function()
+          print 'up'
+          local nobody = yue.open('tcp://nobody:1')
+          repeat local ok = pcall(nobody.answer) until ok
+        end)
+        yue.sleep(2)
+        sim.crash 'stubborn'
+        sim.restart 'stubborn'
+        yue.sleep(2)
+        ",
+    )
+    .unwrap();
+    assert_eq!(lines(&report, "stubborn"), ["up", "up"]);
+}

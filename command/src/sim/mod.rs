@@ -1,94 +1,198 @@
 //! `yue sim`: runs a system of programs in one process, in virtual time, from a seed.
 //!
 //! ```text
-//!   mod.rs    the command line, one run, what it prints      hosts.rs    the hosts that the command line names
+//!   mod.rs      the command line; one run, and what it prints     hosts.rs    the hosts that the command line names
+//!   search.rs   many seeds, divided among processes               replay.rs   the command that repeats a run
 //! ```
 
 mod hosts;
+mod replay;
+mod search;
 
-use crate::seconds;
-use hosts::Host;
+use crate::{check, seconds};
+use hosts::{Fault, Host};
+use std::ffi::OsString;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use yue::sim::{Line, Sim};
+use yue::lua::Script;
+use yue::sim::{Chaos, Failure, Line, Report, Schedule, Sim};
 
 const EXAMPLES: &str = "\
 Examples:
   yue sim --hosts 'server=server.lua, client=client.lua'
   yue sim --seed 7 --seconds 60 --hosts 'server=-c 2 server.lua port=80,
     bot*20=bots.lua ws://server:80/rpc 1'
+  yue sim --runs 1000 --chaos 3 --hosts 'server=server.lua, bot*5=bots.lua'
+  yue sim --runs 1000 scenario.lua
 
 The programs run unchanged, each on a machine of its own, which the others reach
 by its name. A host is NAME=SCRIPT with the script's arguments, and -c LOOPS
 before the script; NAME*COUNT=… makes several, NAME1, NAME2 and so on. What
 they print is shown with the virtual time and the host's name.
 
+A scenario is a Lua program that adds hosts, lets faults happen and checks what
+must hold, by yue.sim. Words after it are its arguments.
+
 A seed determines the whole run: the times of packets, the order of fibers, the
 random numbers of the programs. Files, commands and C libraries are not part of
 it: a call of them raises an error, unless --allow names it.
 
-Exit codes: 0 the run ended well, 1 a program failed, 2 wrong usage.";
+With --runs, all processors search for a seed that fails. Of its faults, those
+that do not matter are taken away, and the command is printed that runs it again.
+
+Exit codes: 0 the runs ended well, 1 a program failed, 2 wrong usage.";
 
 /// Run several programs together, in virtual time and repeatably.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The hosts, separated by commas, and the program of each. May be given several times.
-    #[arg(long, value_name = "HOSTS", required = true)]
+    #[arg(long, value_name = "HOSTS", required_unless_present = "scenario")]
     hosts: Vec<String>,
 
-    /// The seed of the run.
+    /// The seed of the run; with --runs, the first one.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// The virtual time that the run takes.
+    /// The number of seeds to run. The first one that fails is the last.
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    runs: u64,
+
+    /// The virtual time that a run takes. A scenario decides by itself.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds::parse_above_0)]
+    #[arg(conflicts_with = "scenario")]
     seconds: f64,
+
+    /// Let random faults happen, from 1 (slow links) to 5 (crashes and partitions without end), in the first two thirds
+    /// of the time. A scenario calls yue.sim.chaos.
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(1..=5))]
+    #[arg(conflicts_with = "scenario")]
+    chaos: Option<u8>,
+
+    /// Let the faults of this file happen, and no others: a line for each, as `1.5s crash server until 2s`.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    faults: Option<PathBuf>,
+
+    /// Print the trace of a single run, or of the run that fails: a line for each message, fault and printed line.
+    #[arg(long)]
+    trace: bool,
+
+    /// Draw a single run, or the run that fails: an HTML page with a lane for each host.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    timeline: Option<PathBuf>,
 
     /// Let the programs make this call, such as io.open, or those of this table, such as yue.fs. May be given several
     /// times.
     #[arg(long, value_name = "CALL")]
     allow: Vec<String>,
+
+    /// The seeds of one process of a search.
+    #[arg(long, value_name = "SEEDS", hide = true)]
+    part: Option<String>,
+
+    /// The scenario, a Lua program, and its arguments.
+    #[arg(value_names = ["SCENARIO", "ARGS"], value_hint = clap::ValueHint::FilePath)]
+    scenario: Vec<OsString>,
 }
 
-/// Runs the hosts; returns the exit code.
+/// Runs the hosts or the scenario; returns the exit code.
 pub(crate) fn main(arguments: &Arguments) -> i32 {
     yue::lua::read_log_level();
-    let hosts = match hosts::parse_all(&arguments.hosts) {
-        Ok(hosts) => hosts,
+    let outcome = System::of(arguments).and_then(|system| search::run(arguments, &system));
+    match outcome {
+        Ok(()) => 0,
         Err(fault) => {
-            yue_scheduler::log_outcome(format_args!("{}", fault.text));
-            return fault.code;
-        }
-    };
-    let run_time = Duration::from_secs_f64(arguments.seconds);
-    let report = system(arguments, hosts).run(move |_| {
-        // It fails when the run has failed, which the result says.
-        let _ = yue::sleep(run_time);
-    });
-    let seed = arguments.seed;
-    match report {
-        Ok(report) => {
-            print(format_args!(
-                "seed {seed}: {:?}, digest {:016x}\n",
-                run_time, report.digest
-            ));
-            0
-        }
-        Err(failure) => {
-            yue_scheduler::log_outcome(format_args!("seed {seed}: {failure}"));
-            1
+            report(&fault.text);
+            fault.code
         }
     }
 }
 
 /// The system that the command line describes.
-fn system(arguments: &Arguments, hosts: Vec<Host>) -> Sim {
-    let sim = Sim::new(arguments.seed).on_output(show);
-    let sim = arguments.allow.iter().fold(sim, Sim::allow);
-    hosts
-        .into_iter()
-        .fold(sim, |sim, host| sim.lua(&host.name, host.script))
+struct System {
+    hosts: Vec<Host>,
+    scenario: Option<Script>,
+    /// The faults that replace all others.
+    faults: Option<Schedule>,
+    allow: Vec<String>,
+    chaos: Option<Chaos>,
+    run_time: Duration,
+}
+
+impl System {
+    fn of(arguments: &Arguments) -> Result<System, Fault> {
+        let hosts = match arguments.hosts.is_empty() {
+            true => Vec::new(),
+            false => hosts::parse_all(&arguments.hosts)?,
+        };
+        let mut words = arguments.scenario.iter();
+        let scenario = words.next().map(|path| {
+            check(Path::new(path), None).map_err(|(code, text)| Fault { code, text })?;
+            let args = words.map(|word| word.clone().into_encoded_bytes());
+            Ok(Script {
+                args: args.collect(),
+                ..Script::new(Path::new(path))
+            })
+        });
+        let run_time = Duration::from_secs_f64(arguments.seconds);
+        // The last third is quiet, so that the system can recover.
+        let within = run_time.mul_f64(2.0 / 3.0);
+        Ok(System {
+            hosts,
+            scenario: scenario.transpose()?,
+            faults: arguments.faults.as_deref().map(read_faults).transpose()?,
+            allow: arguments.allow.clone(),
+            chaos: arguments
+                .chaos
+                .map(|level| Chaos::level(level).within(within)),
+            run_time,
+        })
+    }
+
+    /// Runs a seed.
+    fn run(&self, seed: u64, prints: bool) -> Result<Report, Failure> {
+        let sim = Sim::new(seed);
+        let sim = self.allow.iter().fold(sim, Sim::allow);
+        let hosts = self.hosts.iter();
+        let sim = hosts.fold(sim, |sim, host| sim.lua(&host.name, host.script.clone()));
+        let sim = match prints {
+            true => sim.on_output(show),
+            false => sim,
+        };
+        let sim = match &self.chaos {
+            Some(chaos) => sim.chaos(chaos.clone()),
+            None => sim,
+        };
+        let run_time = self.run_time;
+        match &self.scenario {
+            Some(script) => sim.run_lua(script.clone()),
+            // It fails when the run has failed, which the result says.
+            None => sim.run(move |_| {
+                let _ = yue::sleep(run_time);
+            }),
+        }
+    }
+}
+
+/// Describes a failure. Several lines stay as they are: they have columns, and a command to copy.
+fn report(text: &str) {
+    if text.contains('\n') {
+        // A reader that has gone needs no description.
+        let _ = std::io::stderr().write_all(format!("yue: {text}\n").as_bytes());
+    } else {
+        yue_scheduler::log_outcome(format_args!("{text}"));
+    }
+}
+
+fn read_faults(path: &Path) -> Result<Schedule, Fault> {
+    let shown = path.display();
+    let fault = |text| Fault { code: 1, text };
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| fault(format!("cannot read {shown}: {error}")))?;
+    text.parse()
+        .map_err(|error| fault(format!("{shown}: {error}")))
 }
 
 /// Prints a line of a host.

@@ -2,8 +2,8 @@
 //!
 //! Faults cross as the text that a schedule has for them, so that there is one place that knows their forms.
 //!
-//! Invariants of `sim.always` see the scenario's own VM alone, which changes only while the scenario's loop runs. So they
-//! are checked whenever that loop gives its turn away, outside fibers: then a function that waits is refused.
+//! Invariants of `sim.always` see the scenario's own VM alone, which changes only while the scenario's loop runs. So
+//! they are checked whenever that loop gives its turn away, outside fibers: then a function that waits is refused.
 
 use crate::lua::host::entries::Entry;
 use crate::lua::host::errors::error;

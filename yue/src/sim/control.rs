@@ -394,7 +394,7 @@ impl Control {
         }
     }
 
-    /// Starts a thread that lets the faults of a schedule happen. Their times are counted from the beginning of the run.
+    /// Starts a thread that lets the faults of a schedule happen, at their times since the beginning of the run.
     pub(super) fn play(&self, schedule: Schedule) {
         if schedule.is_empty() {
             return;
@@ -451,7 +451,8 @@ impl Control {
         simulation::now().saturating_since(self.hosts.began)
     }
 
-    /// Lets Lua programs that are added from now on make a call out of the simulation; see [`Sim::allow`](super::Sim::allow).
+    /// Lets Lua programs that are added from now on make a call out of the simulation; see
+    /// [`Sim::allow`](super::Sim::allow).
     #[cfg(feature = "lua")]
     pub fn allow(&self, name: &str) {
         self.hosts.allow(name);
@@ -463,9 +464,11 @@ impl Control {
         self.hosts.allowed()
     }
 
+    /// Collects what the scenario prints.
     #[cfg(feature = "lua")]
-    pub(super) fn began(&self) -> Instant {
-        self.hosts.began
+    pub(super) fn collect_output(&self) {
+        let hosts = &self.hosts;
+        hosts.transcript.collect(0, "scenario", hosts.began);
     }
 
     /// Adds a host, and starts it.

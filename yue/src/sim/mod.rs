@@ -331,7 +331,7 @@ impl Sim {
         yue_io::simulation::set_default_link(self.link);
         yue_io::simulation::add_address(0, address(0));
         yue_io::simulation::add_name("scenario", address(0));
-        let hosts = Hosts::new(self.link, self.loops, recorder.clone(), transcript.clone());
+        let hosts = Hosts::new(self.link, self.loops, recorder.clone(), transcript);
         #[cfg(feature = "lua")]
         self.allowed.iter().for_each(|name| hosts.allow(name));
         let hosts = Arc::new(hosts);
@@ -349,7 +349,7 @@ impl Sim {
         simulation::observe(move || seen.check());
         hosts.start_all();
         let control = Control::new(hosts.clone(), invariants.clone(), has_replaced_faults);
-        scenario.run(control, self.schedule, &transcript);
+        scenario.run(control, self.schedule);
         invariants.check_at_end();
         recorder.stop();
         hosts.end_all();

@@ -187,7 +187,8 @@ impl Recorder {
         let cause = cause(elapsed);
         let text = match &cause {
             Cause::Invariant { name, .. } => name.clone(),
-            other => other.to_string(),
+            // The rest is a traceback, which the failure itself has.
+            other => other.to_string().lines().next().unwrap_or("").to_owned(),
         };
         self.mark(MarkKind::Failure, "", &[host], text);
         lock(&self.0).cause = Some(cause);

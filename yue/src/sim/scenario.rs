@@ -1,11 +1,9 @@
 //! Scenarios: a function, or a Lua program. Either runs on host 0.
 
-use super::output::Transcript;
 use super::{Control, Schedule};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
 
-/// What decides over the system.
+/// The code that acts on the system.
 pub(super) enum Scenario {
     Function(Box<dyn FnOnce(&Control) + Send>),
     #[cfg(feature = "lua")]
@@ -14,13 +12,12 @@ pub(super) enum Scenario {
 
 impl Scenario {
     /// Runs it to its end. If it panics, or raises an error, the run has failed.
-    pub(super) fn run(self, control: Control, faults: Schedule, transcript: &Arc<Transcript>) {
+    pub(super) fn run(self, control: Control, faults: Schedule) {
         match self {
             Scenario::Function(function) => run_function(function, control, faults),
             #[cfg(feature = "lua")]
-            Scenario::Program(script) => run_program(*script, control, faults, transcript),
+            Scenario::Program(script) => run_program(*script, control, faults),
         }
-        let _ = transcript;
     }
 }
 
@@ -48,14 +45,9 @@ fn run_function(function: Box<dyn FnOnce(&Control) + Send>, control: Control, fa
 }
 
 #[cfg(feature = "lua")]
-fn run_program(
-    script: crate::lua::Script,
-    control: Control,
-    faults: Schedule,
-    transcript: &Arc<Transcript>,
-) {
+fn run_program(script: crate::lua::Script, control: Control, faults: Schedule) {
     let recorder = control.recorder().clone();
-    transcript.collect(0, "scenario", control.began());
+    control.collect_output();
     control.play(faults);
     let allowed = control.allowed();
     crate::lua::simulation::set_control(control);

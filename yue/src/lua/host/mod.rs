@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use yue_luajit::{Error, Vm};
 use yue_rpc::ErrorKind;
-use yue_scheduler::LocalWaker;
+use yue_scheduler::{LocalWaker, simulation};
 
 /// The role of a loop in the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,16 +136,18 @@ impl Host {
 const FAILED_WAITS_MAX: u32 = 10_000;
 
 /// Called in a fiber of a simulated host whose wait was cancelled. No guard ends a program there whose code catches the
-/// error and continues. So the fiber is ended when the machine is switched off, and at the end of the program when it
-/// has ignored its cancel for long.
+/// error and continues. So the fiber is ended when the machine is switched off or the simulation has ended, and at the
+/// end of the program when it has ignored its cancel for long.
 #[cold]
 pub(crate) fn end_stubborn_fiber() {
     thread_local!(static FAILED_WAITS: Cell<u32> = const { Cell::new(0) });
-    let Some(host) = current().filter(|host| host.is_dying()) else {
+    // When the whole simulation has ended, no program has anything left to do.
+    let is_over = simulation::stopped().is_some();
+    let Some(host) = current().filter(|host| is_over || host.is_dying()) else {
         return;
     };
     FAILED_WAITS.set(FAILED_WAITS.get() + 1);
-    if host.program.is_abrupt() || FAILED_WAITS.get() > FAILED_WAITS_MAX {
+    if is_over || host.program.is_abrupt() || FAILED_WAITS.get() > FAILED_WAITS_MAX {
         yue_luajit::interrupt_self();
     }
 }

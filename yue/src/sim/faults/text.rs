@@ -275,7 +275,7 @@ mod tests {
             ("1s link a b loss=NaN", "'NaN' is not a probability"),
             ("1s link a b speed=2", "no option 'speed'"),
             ("1s link a b bandwidth=0", "'0' is not a bandwidth"),
-            ("1s drift a 200", "'200' is no drift"),
+            ("1s drift a 200", "'200' is not a drift"),
         ] {
             let text = format!("1s crash fine\n{line}");
             let error = text.parse::<Schedule>().unwrap_err();

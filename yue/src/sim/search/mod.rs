@@ -22,8 +22,8 @@ use std::process::Command;
 ///
 /// If a run with [faults](super::Sim::chaos) fails, the search looks for the few of them that matter: see
 /// [`shrink`](fn@super::shrink). It prints them, the end of the trace, and the command that repeats the run.
-/// `YUE_SIM_TRACE=FILE` and `YUE_SIM_TIMELINE=FILE.html` write trace and timeline of the run that failed, or of a single
-/// one that did not.
+/// `YUE_SIM_TRACE=FILE` and `YUE_SIM_TIMELINE=FILE.html` write trace and timeline of the run that failed, or of a
+/// single one that did not.
 ///
 /// Call it as the only statement of a test: it starts the test's own program again, one process for each processor,
 /// and divides the seeds among them. `YUE_SIM_SEED=17` runs seed 17 alone, `YUE_SIM_SEED=1000..2000` others than the
