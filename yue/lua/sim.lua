@@ -55,7 +55,7 @@ function sim.may_fail(name)
   core.sim_may_fail(name)
 end
 
---- Lets the programs of hosts that are added from now on make a call that leaves the simulation, such as `io.open`.
+--- Lets the programs of hosts that are added from now on make a call that leaves the simulation, such as `os.execute`.
 function sim.allow(name)
   check_type('sim.allow: the name of a call', name, 'string')
   core.sim_allow(name)
@@ -132,6 +132,60 @@ function sim.short_transfers(name, read, write)
   check_type('sim.short_transfers: write', write, 'number')
   core.sim_fault(('short-transfers %s read=%.17g write=%.17g'):format(name, read, write))
 end
+
+--- Lets a host's wall clock jump by that many seconds, back if they are negative.
+function sim.jump_clock(name, seconds)
+  check_host('sim.jump_clock', name)
+  check_type('sim.jump_clock: seconds', seconds, 'number')
+  if not (seconds > -1e9 and seconds < 1e9) then argument_error('sim.jump_clock: seconds are ' .. tostring(seconds)) end
+  core.sim_host_number('jump-clock', name, seconds * 1000)
+end
+
+-- -- Disks -----------------------------------------------------------------------------------------------------------
+
+local function define_disk(name, kind, what)
+  sim[name] = function(host, number)
+    check_host('sim.' .. name, host)
+    check_type('sim.' .. name .. ': ' .. what, number, 'number')
+    if not (number >= 0 and number < 2 ^ 53) then
+      argument_error(('sim.%s: %s is %s'):format(name, what, tostring(number)))
+    end
+    core.sim_host_number(kind, host, number)
+  end
+end
+
+define_disk('disk_capacity', 'capacity', 'the number of bytes')
+define_disk('fail_at', 'fail-at', 'the number of an operation')
+define_disk('crash_at_operation', 'crash-at', 'the number of an operation')
+
+--- Lets all operations of a host's disk hang.
+function sim.freeze_disk(name)
+  check_host('sim.freeze_disk', name)
+  core.sim_freeze_disk(name, 1)
+end
+
+--- Lets a frozen disk continue.
+function sim.thaw_disk(name)
+  check_host('sim.thaw_disk', name)
+  core.sim_freeze_disk(name, 0)
+end
+
+--- Returns the contents of a file of a host's disk, or nil if there is none.
+function sim.read_file(name, path)
+  check_host('sim.read_file', name)
+  check_type('sim.read_file: the path', path, 'string')
+  return core.sim_read_file(name, path)
+end
+
+--- Puts a durable file on a host's disk.
+function sim.write_file(name, path, text)
+  check_host('sim.write_file', name)
+  check_type('sim.write_file: the path', path, 'string')
+  check_type('sim.write_file: the contents', text, 'string')
+  core.sim_write_file(name, path, text)
+end
+
+-- -- Random faults ---------------------------------------------------------------------------------------------------
 
 --- Plans random faults of a level from 1 to 5 for the hosts that there are. They end within `seconds` (30 by default).
 function sim.chaos(level, options)

@@ -62,6 +62,11 @@ fn a_scenario_adds_hosts_acts_on_them_and_calls_them() {
         sim.drift('server', 200)
         assert(server.echo(11) == 11)
         sim.note 'all is well'
+        sim.jump_clock('server', -100)
+        sim.write_file('server', '/etc/rules', 'old')
+        assert(sim.read_file('server', '/etc/rules') == 'old' and not sim.read_file('server', '/none'))
+        sim.freeze_disk 'server' sim.thaw_disk 'server' sim.disk_capacity('server', 1000000)
+        sim.fail_at('server', 5) sim.crash_at_operation('server', 1000)
         print('the end')
         ",
     )

@@ -35,8 +35,9 @@ A scenario is a Lua program that adds hosts, lets faults happen and checks what
 must hold, by yue.sim. Words after it are its arguments.
 
 A seed determines the whole run: the times of packets, the order of fibers, the
-random numbers of the programs. Files, commands and C libraries are not part of
-it: a call of them raises an error, unless --allow names it.
+random numbers of the programs. Each host has a disk of its own, empty at first.
+Commands and C libraries are not part of it: a call of them raises an error,
+unless --allow names it.
 
 With --runs, all processors search for a seed that fails. Of its faults, those
 that do not matter are taken away, and the command is printed that runs it again.
@@ -83,7 +84,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     timeline: Option<PathBuf>,
 
-    /// Let the programs make this call, such as io.open, or those of this table, such as yue.fs. May be given several
+    /// Let the programs make this call, such as os.execute, or those of this table, such as ffi.C. May be given several
     /// times.
     #[arg(long, value_name = "CALL")]
     allow: Vec<String>,

@@ -22,7 +22,7 @@ function yue.sim.running(name) end
 ---@param name string
 function yue.sim.may_fail(name) end
 
----Lets hosts that are added from now on make a call that leaves the simulation, such as `io.open`.
+---Lets hosts that are added from now on make a call that leaves the simulation, such as `os.execute`.
 ---@param call string
 function yue.sim.allow(call) end
 
@@ -86,6 +86,46 @@ function yue.sim.drift(name, ppm) end
 ---@param read number
 ---@param write number? As `read` by default.
 function yue.sim.short_transfers(name, read, write) end
+
+---Lets a host's wall clock jump by that many seconds, back if they are negative.
+---@param name string
+---@param seconds number
+function yue.sim.jump_clock(name, seconds) end
+
+---Sets the space of a host's disk in bytes.
+---@param name string
+---@param bytes integer
+function yue.sim.disk_capacity(name, bytes) end
+
+---Lets the `nth` operation from now on a host's disk fail.
+---@param name string
+---@param nth integer
+function yue.sim.fail_at(name, nth) end
+
+---Lets a host crash at the `nth` operation from now on its disk.
+---@param name string
+---@param nth integer
+function yue.sim.crash_at_operation(name, nth) end
+
+---Lets all operations of a host's disk hang.
+---@param name string
+function yue.sim.freeze_disk(name) end
+
+---Lets a frozen disk continue.
+---@param name string
+function yue.sim.thaw_disk(name) end
+
+---Returns the contents of a file of a host's disk, or nil if there is none.
+---@param name string
+---@param path string
+---@return string?
+function yue.sim.read_file(name, path) end
+
+---Puts a durable file on a host's disk.
+---@param name string
+---@param path string
+---@param text string
+function yue.sim.write_file(name, path, text) end
 
 ---@class yue.ChaosOptions
 ---@field seconds? number The time within which all faults begin and end, from now; 30 by default.

@@ -226,6 +226,69 @@ native! {
 }
 
 native! {
+    /// `sim_host_number(kind, name, number)`: sets a number of a host: `jump-clock` by milliseconds, `capacity` of the
+    /// disk in bytes, `fail-at` and `crash-at` an operation of the disk.
+    HostNumber = "sim_host_number", suspends: false;
+    read(stack) -> (&'a [u8], &'a [u8], f64) { (stack.bytes(1), stack.bytes(2), stack.number(3)) }
+    run((kind, name, number)) -> () {
+        let control = control()?;
+        let name = text_of(name);
+        control.check_host(&name).map_err(refused)?;
+        match kind {
+            b"jump-clock" => control.jump_clock(&name, number as i64),
+            b"capacity" => control.set_disk_capacity(&name, number as u64),
+            b"fail-at" => control.fail_at(&name, number as u64),
+            b"crash-at" if name == "scenario" => {
+                return Err(refused("the scenario's own host runs as long as the scenario"));
+            }
+            b"crash-at" => control.crash_at_operation(&name, number as u64),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+native! {
+    /// `sim_freeze_disk(name, freezes)`: lets a disk hang, or continue.
+    FreezeDisk = "sim_freeze_disk", suspends: false;
+    read(stack) -> (&'a [u8], f64) { (stack.bytes(1), stack.number(2)) }
+    run((name, freezes)) -> () {
+        let control = control()?;
+        let name = text_of(name);
+        control.check_host(&name).map_err(refused)?;
+        match freezes != 0.0 {
+            true => control.freeze_disk(&name),
+            false => control.thaw_disk(&name),
+        }
+        Ok(())
+    }
+}
+
+native! {
+    /// `sim_read_file(name, path)`: returns the contents of a file of a host's disk, or nil.
+    ReadFile = "sim_read_file", suspends: false;
+    read(stack) -> [&'a [u8]; 2] { [1, 2].map(|index| stack.bytes(index)) }
+    run([name, path]) -> Option<Vec<u8>> {
+        let control = control()?;
+        let name = text_of(name);
+        control.check_host(&name).map_err(refused)?;
+        Ok(control.read_file(&name, text_of(path)).ok())
+    }
+}
+
+native! {
+    /// `sim_write_file(name, path, bytes)`: puts a durable file on a host's disk.
+    WriteFile = "sim_write_file", suspends: false;
+    read(stack) -> [&'a [u8]; 3] { [1, 2, 3].map(|index| stack.bytes(index)) }
+    run([name, path, bytes]) -> () {
+        let control = control()?;
+        let name = text_of(name);
+        control.check_host(&name).map_err(refused)?;
+        control.write_file(&name, text_of(path), bytes).map_err(refused)
+    }
+}
+
+native! {
     /// `sim_random()`: a number of the seed's sequence, at least 0 and below 1.
     Random = "sim_random", suspends: false;
     read(_stack) -> () {}
@@ -275,5 +338,6 @@ native! {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; HostNumber, FreezeDisk, ReadFile, WriteFile);
     register!(stack; AddHost, Fault, End, AddChaos, Allow, MayFail, Running, Now, Random, Note, Broken, Fail, Check);
 }
