@@ -33,7 +33,10 @@ local listeners = {
   yue.listen('unix://' .. yue.args[2] .. '/yue.sock', symbols),
   yue.listen('tls://localhost:0', tls, symbols),
   yue.listen('tcp://127.0.0.1:0', { describe = false }, symbols),
-  yue.listen('tcp://127.0.0.1:0', { __accept = function(conn) return conn.procs.login() ~= nil end, add = symbols.add }),
+  yue.listen('tcp://127.0.0.1:0', {
+    __accept = function(conn) return conn.procs.login() ~= nil end,
+    add = symbols.add,
+  }),
 }
 for _, listener in ipairs(listeners) do print(listener:addr()) end
 io.stdout:flush()

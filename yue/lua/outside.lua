@@ -1,4 +1,4 @@
--- What a simulation does not contain: child processes and C libraries. A call of it raises an error that names the call,
+-- What a simulation does not contain: child processes and C libraries. A call of it raises an error with its name,
 -- because a run would depend on more than its seed. `core.allowed` lists what the simulation lets through.
 local core = ...
 local error, setmetatable, ipairs, tostring, tonumber = error, setmetatable, ipairs, tostring, tonumber

@@ -74,7 +74,7 @@ fn next_steps(folder: &Path, template: &str) -> String {
     )
 }
 
-/// The words with which a shell in any folder starts this command: its name, if it is installed, and otherwise its path.
+/// The word that starts this command in a shell, in any folder: its name, if it is installed, and otherwise its path.
 fn own_name() -> String {
     let own = std::env::current_exe().and_then(fs::canonicalize);
     let Ok(own) = own else {
