@@ -159,6 +159,10 @@ pub(crate) fn rpc_error(error: &yue_rpc::Error) -> Error {
 
 /// A failed call over a connection whose codec has these limits, to be raised.
 pub(crate) fn call_error(error: &yue_rpc::Error, limits: Limits) -> Error {
+    // A caller that tries until it succeeds never ends by itself.
+    if simulation::is_on() {
+        host::end_stubborn_fiber();
+    }
     Error::value(ErrorObject::of_call(error, limits))
 }
 

@@ -135,9 +135,9 @@ impl Host {
 /// The number of waits that fail, while a simulated program ends, before a fiber counts as one that ignores its cancel.
 const FAILED_WAITS_MAX: u32 = 10_000;
 
-/// Called in a fiber of a simulated host whose wait was cancelled. No guard ends a program there whose code catches the
-/// error and continues. So the fiber is ended when the machine is switched off or the simulation has ended, and at the
-/// end of the program when it has ignored its cancel for long.
+/// Called in a fiber of a simulated host whose wait was cancelled, or whose call failed. No guard ends a program there
+/// whose code catches the error and continues. So the fiber is ended when the machine is switched off or the simulation
+/// has ended, and at the end of the program when it has ignored its cancel for long.
 #[cold]
 pub(crate) fn end_stubborn_fiber() {
     thread_local!(static FAILED_WAITS: Cell<u32> = const { Cell::new(0) });
