@@ -1,5 +1,5 @@
--- What a simulation does not contain: child processes and C libraries. A call of it raises an error with its name,
--- because a run would depend on more than its seed. `core.allowed` lists what the simulation lets through.
+-- What a simulation does not contain: child processes and C libraries. A call of it raises an error that names the
+-- call, because a run would depend on more than its seed. `core.allowed` lists what the simulation lets through.
 local core = ...
 local error, setmetatable, ipairs, tostring, tonumber = error, setmetatable, ipairs, tostring, tonumber
 local ffi = require 'ffi'
