@@ -1,18 +1,21 @@
 //! The hosts that a command line names: `server=-c 2 server.lua port=80, bot*20=bots.lua`.
 
+use super::files::{Files, Folders};
 use crate::{check, parse_loops};
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 use yue::lua::Script;
 
 /// The maximum number of hosts. Each has a thread, which the system may refuse.
 const HOSTS_MAX: usize = 1000;
 
-/// A host: its name, and what it runs.
+/// A host: its name, what it runs, and the files beside that.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) script: Script,
+    pub(super) files: Arc<Files>,
 }
 
 /// The reason why hosts cannot be simulated, and the exit code.
@@ -38,7 +41,11 @@ pub(super) fn parse_all(lists: &[String]) -> Result<Vec<Host>, Fault> {
             let (names, script) = parse(item)?;
             for name in names {
                 let script = script.clone();
-                hosts.push(Host { name, script });
+                hosts.push(Host {
+                    name,
+                    script,
+                    files: Arc::default(),
+                });
             }
         }
         if hosts.len() > HOSTS_MAX {
@@ -52,8 +59,12 @@ pub(super) fn parse_all(lists: &[String]) -> Result<Vec<Host>, Fault> {
         if hosts[..index].iter().any(|other| other.name == host.name) {
             return Err(wrong(format!("there are two hosts named {}", host.name)));
         }
+    }
+    let mut folders = Folders::default();
+    for host in &mut hosts {
         if let Some(script) = &host.script.name {
             check(script, None).map_err(|(code, text)| Fault { code, text })?;
+            host.files = folders.beside(script);
         }
     }
     Ok(hosts)

@@ -3,8 +3,10 @@
 //! ```text
 //!   mod.rs      the command line; one run, and what it prints     hosts.rs    the hosts that the command line names
 //!   search.rs   many seeds, divided among processes               replay.rs   the command that repeats a run
+//!                                                                 files.rs    the files beside the scripts
 //! ```
 
+mod files;
 mod hosts;
 mod replay;
 mod search;
@@ -35,9 +37,9 @@ A scenario is a Lua program that adds hosts, lets faults happen and checks what
 must hold, by yue.sim. Words after it are its arguments.
 
 A seed determines the whole run: the times of packets, the order of fibers, the
-random numbers of the programs. Each host has a disk of its own, empty at first.
-Commands and C libraries are not part of it: a call of them raises an error,
-unless --allow names it.
+random numbers of the programs. Each host has a disk of its own, in memory, with
+the files beside its script: up to 1000 files, and 2 MiB. Commands and C
+libraries are outside: a call of them raises an error, unless --allow names it.
 
 With --runs, all processors search for a seed that fails. Of its faults, those
 that do not matter are taken away, and the command is printed that runs it again.
@@ -157,7 +159,11 @@ impl System {
         let sim = Sim::new(seed);
         let sim = self.allow.iter().fold(sim, Sim::allow);
         let hosts = self.hosts.iter();
-        let sim = hosts.fold(sim, |sim, host| sim.lua(&host.name, host.script.clone()));
+        let sim = hosts.fold(sim, |sim, host| {
+            let sim = sim.lua(&host.name, host.script.clone());
+            let files = host.files.iter();
+            files.fold(sim, |sim, (path, bytes)| sim.file(&host.name, path, bytes))
+        });
         let sim = match prints {
             true => sim.on_output(show),
             false => sim,

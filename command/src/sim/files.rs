@@ -1,0 +1,100 @@
+//! The files beside the scripts, which the hosts find on their disks: pages, data.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The limits on the files beside a script: each of its hosts has them in memory. The rest is left out.
+const FILES_MAX: usize = 1000;
+const BYTES_MAX: usize = 2 << 20;
+
+/// The maximum number of folders within each other.
+const DEPTH_MAX: usize = 8;
+
+/// The files of a folder, by their paths as the program names them.
+pub(super) type Files = Vec<(PathBuf, Vec<u8>)>;
+
+/// The folders that were read.
+#[derive(Default)]
+pub(super) struct Folders(BTreeMap<PathBuf, Arc<Files>>);
+
+impl Folders {
+    /// The files of the script's folder and of the folders in it, up to the limits. Hidden ones, and those that cannot
+    /// be read, are left out.
+    pub(super) fn beside(&mut self, script: &Path) -> Arc<Files> {
+        let folder = script.parent().unwrap_or(Path::new("")).to_owned();
+        let read = || {
+            let mut reading = Reading::default();
+            reading.add_folder(&folder, DEPTH_MAX);
+            Arc::new(reading.files)
+        };
+        self.0.entry(folder.clone()).or_insert_with(read).clone()
+    }
+}
+
+/// The files that have been read so far.
+#[derive(Default)]
+struct Reading {
+    files: Files,
+    bytes: usize,
+}
+
+impl Reading {
+    fn add_folder(&mut self, folder: &Path, depth: usize) {
+        let real = match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        };
+        let Some(depth) = depth.checked_sub(1) else {
+            return;
+        };
+        let Ok(list) = fs::read_dir(real) else { return };
+        let mut names: Vec<_> = list.flatten().map(|entry| entry.file_name()).collect();
+        names.sort_unstable();
+        for name in names {
+            if self.files.len() >= FILES_MAX {
+                return;
+            }
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let path = folder.join(name);
+            let Ok(facts) = path.metadata() else { continue };
+            if facts.is_dir() && !path.is_symlink() {
+                self.add_folder(&path, depth);
+            } else if facts.is_file() && facts.len() <= (BYTES_MAX - self.bytes) as u64 {
+                self.add_file(path);
+            }
+        }
+    }
+
+    fn add_file(&mut self, path: PathBuf) {
+        let Ok(bytes) = fs::read(&path) else { return };
+        // It may have grown.
+        if bytes.len() <= BYTES_MAX - self.bytes {
+            self.bytes += bytes.len();
+            self.files.push((path, bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_a_folder_keep_their_paths() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("page")).expect("a folder");
+        for name in ["server.lua", "page/index.html", ".hidden"] {
+            fs::write(path(name), name).expect("a file");
+        }
+        let mut folders = Folders::default();
+        let files = folders.beside(&path("server.lua"));
+        let paths: Vec<&PathBuf> = files.iter().map(|(path, _)| path).collect();
+        assert_eq!(paths, [&path("page/index.html"), &path("server.lua")]);
+        assert_eq!(files[0].1, b"page/index.html");
+    }
+}
