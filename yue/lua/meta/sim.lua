@@ -171,3 +171,5 @@ function yue.sim.stop() end
 
 ---Waits for all that is planned, and ends the run. It is called after the script.
 function yue.sim.finish() end
+
+return yue
