@@ -329,7 +329,7 @@ impl Control {
     }
 
     /// Checks, whenever another thread of the system could continue, that `holds` returns true. Otherwise the run ends
-    /// with [`Failure::Invariant`]. `holds` must not wait.
+    /// with [`Cause::Invariant`](super::Cause::Invariant). `holds` must not wait.
     pub fn always(&self, name: &str, holds: impl Fn() -> bool + Send + Sync + 'static) {
         self.invariants.always(name, Box::new(holds));
     }
