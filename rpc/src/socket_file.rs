@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use std::sync::{Arc, Weak};
 use std::thread::sleep;
 use std::time::Duration;
 use yue_io::net::{UnixListener, UnixStream};
+use yue_scheduler::simulation;
 
 /// The attempts to take the lock, and the pause between two of them. Together they last a second; only abuse of the
 /// lock takes that long.
@@ -66,6 +67,9 @@ impl SocketFile {
         path: &Path,
         bind: impl Fn(&Path) -> io::Result<UnixListener>,
     ) -> io::Result<(UnixListener, SocketFile)> {
+        if simulation::is_on() {
+            return SocketFile::bind_simulated(path, bind);
+        }
         // The working directory may have changed by the time the file is removed.
         let path = std::path::absolute(path)?;
         for _ in 0..ENDS_MAX {
@@ -77,6 +81,31 @@ impl SocketFile {
             }
         }
         Err(io::ErrorKind::AddrInUse.into())
+    }
+
+    /// The same on a simulated host, whose kernel has the names of sockets. A name is replaced if a process left it, as
+    /// a killed one does. Nobody binds meanwhile: one thread runs at a time.
+    fn bind_simulated(
+        path: &Path,
+        bind: impl Fn(&Path) -> io::Result<UnixListener>,
+    ) -> io::Result<(UnixListener, SocketFile)> {
+        let listener = match bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if UnixStream::connect(path).is_ok() {
+                    return Err(error);
+                }
+                yue_io::fs::remove_file(path)?;
+                bind(path)
+            }
+            other => other,
+        }?;
+        let file = SocketFile {
+            path: path.to_owned(),
+            device: 0,
+            inode: 0,
+            owner: 0,
+        };
+        Ok((listener, file))
     }
 
     fn try_bind(
@@ -107,6 +136,11 @@ impl SocketFile {
     /// Removes the file, unless another file has replaced it. Call it while the socket still listens, because nobody
     /// replaces the file then.
     pub(crate) fn remove(&self) {
+        if simulation::is_on() {
+            // It may be gone already.
+            let _ = yue_io::fs::remove_file(&self.path);
+            return;
+        }
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|there| (there.dev(), there.ino()) == (self.device, self.inode));
         if is_ours {
@@ -139,7 +173,7 @@ pub struct SharedSocket {
 
 struct Shared {
     address: Address,
-    socket: OwnedFd,
+    socket: UnixListener,
     file: SocketFile,
     /// Only this user and root may connect.
     is_private: bool,
@@ -228,9 +262,7 @@ impl SharedSocket {
         is_private: bool,
         bind: impl Fn(&Path) -> io::Result<UnixListener>,
     ) -> io::Result<SharedSocket> {
-        let (listener, file) = SocketFile::bind_by(path, bind)?;
-        let socket = listener.as_fd().try_clone_to_owned();
-        let socket = socket.inspect_err(|_| file.remove())?;
+        let (socket, file) = SocketFile::bind_by(path, bind)?;
         let path = path.to_string_lossy().into_owned();
         Ok(SharedSocket {
             inner: Arc::new(Shared {
@@ -276,7 +308,12 @@ impl SharedSocket {
     /// # Errors
     /// The system's error, if the process is out of descriptors.
     pub fn listener(&self) -> io::Result<UnixListener> {
-        Ok(UnixListener::from(self.inner.socket.try_clone()?))
+        if simulation::is_on() {
+            // A simulated socket is more than its descriptor.
+            return self.inner.socket.try_clone();
+        }
+        // Not a clone: each loop has the connections that it accepted in advance for itself.
+        Ok(UnixListener::from(self.as_fd().try_clone_to_owned()?))
     }
 }
 

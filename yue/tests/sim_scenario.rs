@@ -259,3 +259,35 @@ fn a_program_that_ignores_its_end_is_ended_by_a_crash_and_by_the_end_of_the_run(
     .unwrap();
     assert_eq!(lines(&report, "stubborn"), ["up", "up"]);
 }
+
+#[test]
+fn unix_sockets_are_those_of_a_host_and_survive_a_crash_as_names() {
+    let report = run(
+        3,
+        "
+        for _, name in ipairs { 'one', 'two' } do
+          sim.host(name, function(name)
+            local address = 'unix:///run/service.sock'
+            local listener = yue.listen(address, { who = function() return name end })
+            print(yue.open(address).who())
+            assert(not pcall(yue.listen, address, {}), 'it is taken')
+            listener:close()
+            yue.listen(address, { who = function() return name .. ' again' end })
+            print(yue.open(address, { no_cache = true }, nil).who())
+            -- In a thread, so on another loop.
+            yue.thread('asker', function()
+              print(yue.open('unix:///run/service.sock').who())
+            end)
+          end, name)
+        end
+        yue.sleep(1)
+        sim.crash 'one'
+        sim.restart 'one'
+        yue.sleep(1)
+        ",
+    )
+    .unwrap();
+    let one = ["one", "one again", "one again"];
+    assert_eq!(lines(&report, "one"), [one, one].concat());
+    assert_eq!(lines(&report, "two"), ["two", "two again", "two again"]);
+}
