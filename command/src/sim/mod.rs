@@ -51,7 +51,7 @@ Exit codes: 0 the runs ended well, 1 a program failed, 2 wrong usage.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The hosts, separated by commas, and the program of each. May be given several times.
-    #[arg(long, value_name = "HOSTS", required_unless_present = "scenario")]
+    #[arg(long, value_name = "HOSTS")]
     hosts: Vec<String>,
 
     /// The seed of the run; with --runs, the first one.
@@ -126,6 +126,14 @@ struct System {
 
 impl System {
     fn of(arguments: &Arguments) -> Result<System, Fault> {
+        if arguments.hosts.is_empty() && arguments.scenario.is_empty() {
+            let text = "name a scenario, such as scenario.lua, or hosts, such as --hosts 'server=server.lua'; see yue \
+                        sim --help";
+            return Err(Fault {
+                code: 2,
+                text: text.to_owned(),
+            });
+        }
         let hosts = match arguments.hosts.is_empty() {
             true => Vec::new(),
             false => hosts::parse_all(&arguments.hosts)?,
