@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use yue_scheduler::*;
 
 const LONG: Duration = Duration::from_secs(3600);
-/// What takes longer on any machine has failed.
+/// A wait that takes longer has failed, on any machine.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(2);
 

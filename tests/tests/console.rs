@@ -320,7 +320,7 @@ impl Drop for Terminal {
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
 
-/// What both prompts do alike.
+/// Checks the behaviour that both prompts share.
 fn talk(terminal: &mut Terminal, prompt: &str) {
     terminal.expect(prompt);
     terminal.send("1 + 1\r");

@@ -389,7 +389,7 @@ fn the_job_queue_tries_again_and_reports() {
     }
 }
 
-/// What the count of the built-in text prints, with three workers or two.
+/// The output of the count of the built-in text, with three workers or two.
 fn word_counts(workers: usize) -> Vec<String> {
     let mut lines = vec![format!("1450000 bytes in 23 parts, for {workers} workers")];
     let words = [

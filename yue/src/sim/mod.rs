@@ -40,9 +40,9 @@
 //! # Ok::<(), Failure>(())
 //! ```
 //!
-//! What belongs to the simulation: threads and fibers (any that can run may run next), the clocks, sockets of yue
+//! The simulation has threads and fibers (any that can run may run next), the clocks, sockets of yue
 //! ([`net`](crate::net)), names of hosts in addresses, files of yue ([`fs`](crate::fs)), blocking work, and yue's own
-//! random numbers. What does not: child processes, signals, files and sockets of other libraries, and code that reads
+//! random numbers. It does not have child processes, signals, files and sockets of other libraries, and code that reads
 //! the clock or random numbers of the system. A host that uses them still runs, but then a run is a function of more
 //! than its seed; [`search`] checks that each seed has the same outcome twice.
 

@@ -91,8 +91,8 @@ impl Report {
     }
 
     /// The trace as text: a line for each message, connection, fault and [`note`](super::note), with the virtual time.
-    /// What repeats is shown once, with the number of its repetitions. Packets without a payload are left out, unless
-    /// they are lost.
+    /// Lines that repeat are shown once, with the number of their repetitions. Packets without a payload are left out,
+    /// unless they are lost.
     ///
     /// ```text
     ///     1.203114s  customer -> bank  #1 tcp 7000  sent 31 B

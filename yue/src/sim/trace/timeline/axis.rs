@@ -1,7 +1,7 @@
 //! The axis: from virtual times to heights.
 //!
-//! What happens in a run is dense for microseconds, and then nothing happens for a minute. So the axis is neither
-//! linear nor logarithmic: the distance between two events grows with the time between them, up to a limit. Beyond it
+//! A run is dense for microseconds, and then nothing happens for a minute. So the axis is neither linear nor
+//! logarithmic: the distance between two events grows with the time between them, up to a limit. Beyond it
 //! the time is cut out, and the cut is marked with its length.
 
 use super::story::Story;
