@@ -24,6 +24,7 @@ macro_rules! kinds {
         ///          │             ─ MessageRefusedError ─ MessageTooLargeError
         ///          │             ─ CallError ─ NoMethodError · ArgumentError · NotGrantedError
         ///          ─ ServerError ─ ServerBusyError · QueueFullError
+        /// AllocationError
         /// ```
         ///
         /// [`Error::kind`] returns it; [`ErrorKind::is_a`] tests for a whole branch.
@@ -113,6 +114,8 @@ kinds! {
     ServerBusy = -301, "ServerBusyError", Some(ErrorKind::Server);
     /// Too much is queued for the peer already; the message was not queued.
     QueueFull = -302, "QueueFullError", Some(ErrorKind::Server);
+    /// A node could not be allocated.
+    Allocation = -400, "AllocationError", None;
 }
 
 impl ErrorKind {

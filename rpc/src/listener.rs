@@ -9,7 +9,6 @@ use crate::inspect::{Inspect, ListenerEntry, ListenerInfo};
 use crate::session::options::Options;
 use crate::session::{Accounts, Service, Session, Usage};
 use crate::socket_file::{SharedSocket, SocketFile};
-use crate::transport::SocketOptions;
 use crate::transport::datagram::{self, DatagramServer, Link};
 use crate::transport::handshake::Handshakes;
 use crate::transport::pipes::Pipes;
@@ -19,6 +18,7 @@ use crate::transport::thread::{IncomingLink, ThreadName};
 use crate::transport::tls::ServerTls;
 #[cfg(feature = "ws")]
 use crate::transport::websocket::upgrade::Rules;
+use crate::transport::{Events, SocketOptions, Transport};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -205,6 +205,36 @@ impl Listener {
                 *inner.name.borrow_mut() = Some(ThreadName::listen(name, accept).map_err(failed)?);
                 Ok(Listener { inner })
             }
+        }
+    }
+
+    /// A listener with one connection, over a link that exists already: `start` starts it, and `from` names the peer in
+    /// messages. Its address is `stdio://`.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    ///
+    /// # Panics
+    /// Outside a loop.
+    pub fn of_link(
+        from: impl Into<String>,
+        service: Service,
+        options: Options,
+        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
+    ) -> io::Result<Listener> {
+        let sockets = SocketOptions::default();
+        let inner = Inner::new(Address::Stdio, service, options, &sockets);
+        let mut failure = None;
+        inner.accept(from.into(), |events| {
+            start(events).map_err(|error| {
+                let copy = io::Error::new(error.kind(), error.to_string());
+                failure = Some(error);
+                copy
+            })
+        });
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(Listener { inner }),
         }
     }
 

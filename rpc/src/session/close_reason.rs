@@ -50,6 +50,8 @@ pub enum CloseReason {
     PeerBecause(String),
     /// It broke: the system's error.
     Lost(String),
+    /// The process that the peer ran in has ended: which, and how.
+    ProcessEnded(String),
     /// The server did not grant the connection: its error, on both sides.
     Refused(Error),
     /// The peer sent bytes that violate the protocol or the limits.
@@ -78,6 +80,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Peer => f.write_str("closed by the peer"),
             CloseReason::PeerBecause(why) => write!(f, "closed by the peer: {why}"),
             CloseReason::Lost(what) => write!(f, "the link broke: {what}"),
+            CloseReason::ProcessEnded(how) => f.write_str(how),
             CloseReason::Refused(error) => {
                 write!(f, "the connection was not granted: {}", error.message())
             }
@@ -124,7 +127,8 @@ impl CloseReason {
             CloseReason::Local
             | CloseReason::Peer
             | CloseReason::PeerBecause(_)
-            | CloseReason::Lost(_) => Ending::Ordinary,
+            | CloseReason::Lost(_)
+            | CloseReason::ProcessEnded(_) => Ending::Ordinary,
         }
     }
 

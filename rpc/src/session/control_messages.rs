@@ -18,6 +18,15 @@ use std::ops::Range;
 /// that it does not list.
 pub const DESCRIBE: &[u8] = b"$yue/describe";
 
+/// The beginning of the names of requests between a node and its owner. They are passed to
+/// [`Dispatch`](super::Dispatch), too; a service that is neither does not know them.
+pub const NODE: &[u8] = b"$yue/node/";
+
+/// Whether a request of that name, which begins with `$yue/`, is passed to [`Dispatch`](super::Dispatch).
+pub(super) fn is_for_program(name: &[u8]) -> bool {
+    name == DESCRIBE || name.starts_with(NODE)
+}
+
 /// The version of the extensions that this side speaks.
 pub(super) const VERSION: u64 = 1;
 

@@ -1,7 +1,7 @@
 //! Incoming messages: from the scanner to their receivers.
 
 use super::close_reason::CloseReason;
-use super::control_messages::DESCRIBE;
+use super::control_messages::is_for_program;
 use super::inner::Inner;
 use super::options::{add, count};
 use super::state::inbox::{Request, Span};
@@ -106,7 +106,7 @@ impl Inner {
                 params,
                 ..
             } if name.starts_with(b"$yue/")
-                && (name != DESCRIBE || self.link.is_datagram.get()) =>
+                && (!is_for_program(name) || self.link.is_datagram.get()) =>
             {
                 self.handle_control_request(msgid, name, params);
             }

@@ -9,7 +9,9 @@ use super::state::phase::{Action, Afterwards, Event, Phase, Role};
 use crate::error::{Error, ErrorKind};
 use crate::proto::{Method, encode};
 use crate::release_order::Era;
-use crate::transport::{ClosedByPeer, Ending, Events, Incoming, LinkRefused, Transport};
+use crate::transport::{
+    ClosedByPeer, Ending, Events, Incoming, LinkRefused, ProcessEnded, Transport,
+};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -78,15 +80,22 @@ impl Events for LinkEvents {
         if let Some(session) = self.current() {
             session.end_link(match result {
                 Ok(()) => CloseReason::Peer,
-                Err(error) => match (LinkRefused::of(&error), ClosedByPeer::of(&error)) {
-                    (Some(refused), _) => {
-                        CloseReason::Refused(Error::new(refused.kind, &*refused.message))
-                    }
-                    (None, Some(ClosedByPeer(why))) => CloseReason::PeerBecause(why.clone()),
-                    (None, None) => CloseReason::Lost(error.to_string()),
-                },
+                Err(error) => reason_of(&error),
             });
         }
+    }
+}
+
+/// The reason for a link's end, by the transport's error.
+fn reason_of(error: &io::Error) -> CloseReason {
+    if let Some(refused) = LinkRefused::of(error) {
+        CloseReason::Refused(Error::new(refused.kind, &*refused.message))
+    } else if let Some(ClosedByPeer(why)) = ClosedByPeer::of(error) {
+        CloseReason::PeerBecause(why.clone())
+    } else if let Some(ProcessEnded(how)) = ProcessEnded::of(error) {
+        CloseReason::ProcessEnded(how.clone())
+    } else {
+        CloseReason::Lost(error.to_string())
     }
 }
 

@@ -96,7 +96,7 @@ pub use crate::buffer::Response;
 pub use crate::proto::Params;
 pub use crate::release_order::LinkNumber;
 pub use call::{CallId, Target};
-pub use control_messages::DESCRIBE;
+pub use control_messages::{DESCRIBE, NODE};
 pub use encoded::EncodedCall;
 pub use inner::{RequestContext, Session};
 pub use member_calls::MemberAnswer;

@@ -71,11 +71,14 @@ pub use crate::http::{
     HttpRequest, Serve,
 };
 pub use datagram::DatagramOptions;
-pub use socket::SocketOptions;
+pub use pipes::start_pipes;
+pub use socket::{SocketOptions, start_unix};
 #[cfg(feature = "tls")]
 pub use tls::{TlsClient, TlsServer, describe_tls_error};
 pub use tls_options::TlsOptions;
-pub use traits::{ClosedByPeer, Connect, Ending, Events, Incoming, LinkRefused, Transport};
+pub use traits::{
+    ClosedByPeer, Connect, Ending, Events, Incoming, LinkRefused, ProcessEnded, Transport,
+};
 #[cfg(feature = "ws")]
 pub use websocket::{WebSocketConnector, WebSocketOptions};
 

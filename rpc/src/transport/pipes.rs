@@ -19,6 +19,18 @@ use yue_scheduler::{FiberId, TickEnd, cancel, this_loop};
 /// The most bytes that are read at a time: what a pipe holds.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Turns two streams of bytes, such as two pipes, into a link. Two fibers of the loop carry the bytes.
+///
+/// # Errors
+/// If no fiber can be spawned.
+pub fn start_pipes(
+    reader: impl Read + 'static,
+    writer: impl Write + 'static,
+    events: Rc<dyn Events>,
+) -> io::Result<Rc<dyn Transport>> {
+    Ok(Pipes::start(reader, writer, || Ok(()), events)?)
+}
+
 /// A link over two descriptors.
 pub(crate) struct Pipes {
     this: Weak<Pipes>,

@@ -143,6 +143,19 @@ impl ClosedByPeer {
     }
 }
 
+/// The process that the peer ran in has ended, in the way that the text describes. The error of [`Events::closed`] may
+/// carry it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ProcessEnded(pub String);
+
+impl ProcessEnded {
+    /// The description in the error of a link, if there is one.
+    pub(crate) fn of(error: &io::Error) -> Option<&ProcessEnded> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
 /// The events of a link, which its session receives on the loop, outside fibers.
 ///
 /// A session implements them; a filter between session and link passes them on:
