@@ -8,7 +8,7 @@ use crate::simulated;
 use socket2::{SockAddr, SockAddrStorage, SockRef};
 use std::ffi::CStr;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 use yue_scheduler::Instant;
 
@@ -385,6 +385,35 @@ pub(crate) fn signal_process(pidfd: RawFd, signal: i32) -> io::Result<()> {
 pub(crate) fn kill_group(leader: u32) -> io::Result<()> {
     // SAFETY: no memory is passed.
     retry(|| unsafe { libc::killpg(leader as libc::pid_t, libc::SIGKILL) as isize }).map(drop)
+}
+
+/// Whether the process of a pidfd, which is a child, has ended. It is not reaped.
+pub(crate) fn has_exited(pidfd: RawFd) -> io::Result<bool> {
+    // SAFETY: all zeros is a valid value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let (kind, options) = (libc::P_PIDFD, libc::WEXITED | libc::WNOWAIT | libc::WNOHANG);
+    // SAFETY: the buffer outlives the call.
+    retry(|| unsafe { libc::waitid(kind, pidfd as libc::id_t, &mut info, options) as isize })?;
+    // SAFETY: `waitid` has filled it in, or left it zeroed if no child has ended.
+    Ok(unsafe { info.si_pid() } != 0)
+}
+
+/// Makes the calling process the leader of a new session. Async-signal-safe.
+pub(crate) fn new_session() -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    match unsafe { libc::setsid() } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps a descriptor open in the program that the calling process executes. Async-signal-safe.
+pub(crate) fn keep_at_exec(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    match unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Blocks the thread until one of the descriptors is readable.

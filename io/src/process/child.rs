@@ -110,6 +110,25 @@ impl Child {
         })
     }
 
+    /// Like [`Child::wait`], and kills the processes of the child's group that are left when the child ends. It must have
+    /// been started as the leader of a group, by [`process_group(0)`](super::Command::process_group) or
+    /// [`new_session`](super::Command::new_session).
+    ///
+    /// # Errors
+    /// See [`Child::wait`].
+    pub fn wait_and_kill_group(&mut self) -> io::Result<ExitStatus> {
+        drop(self.stdin.take());
+        let Process { child, pidfd } = self.process();
+        pidfd.by_readiness(Direction::Read, "wait for a child process", || {
+            if !sys::has_exited(pidfd.raw())? {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            // It has not been waited for, so its number is not another's. It may have been the last of its group.
+            let _ = sys::kill_group(child.id());
+            child.try_wait()?.ok_or(io::ErrorKind::WouldBlock.into())
+        })
+    }
+
     /// Returns the exit status if the child has ended. Does not wait.
     ///
     /// # Errors

@@ -3,8 +3,10 @@
 use super::child::Child;
 use crate::offload::{is_unwinding, offload};
 use crate::signal;
+use crate::sys;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ExitStatus, Output, Stdio};
@@ -133,6 +135,24 @@ impl Command {
     /// Sets the process group; 0 creates a group for the child.
     pub fn process_group(&mut self, group: i32) -> &mut Self {
         self.inner.process_group(group);
+        self
+    }
+
+    /// Starts the program in a session of its own: it leads a process group, has no terminal, and receives none of the
+    /// terminal's signals.
+    pub fn new_session(&mut self) -> &mut Self {
+        // SAFETY: between fork and exec only an async-signal-safe call is made, and nothing is allocated.
+        unsafe { self.inner.pre_exec(sys::new_session) };
+        self
+    }
+
+    /// Passes a descriptor to the program, under the number that it has here. The command keeps the descriptor open;
+    /// other programs do not inherit it.
+    pub fn inherit(&mut self, descriptor: OwnedFd) -> &mut Self {
+        let keep = move || sys::keep_at_exec(descriptor.as_fd());
+        // SAFETY: between fork and exec only an async-signal-safe call is made, and nothing is allocated. It changes the
+        // child's copy of the table of descriptors.
+        unsafe { self.inner.pre_exec(keep) };
         self
     }
 
