@@ -9,7 +9,7 @@
 //!   trace.rs    `yue trace`                         waits.rs     `yue waits`
 //!   console/    `yue console`, `yue -i`             new/, dev/   `yue new`, `yue dev`
 //!   call/       `yue call`                          types/       `yue types`
-//!   sim/        `yue sim`
+//!   sim/        `yue sim`                       node.rs      `yue node`
 //!   server.rs   the server that an argument names   json/        JSON and msgpack
 //!   shell.rs    `yue completions`, `yue man`        seconds.rs   options that take seconds
 //!   table.rs    tables and short numbers            description.rs  the functions of a server
@@ -35,6 +35,7 @@ mod doctor;
 mod init;
 mod json;
 mod new;
+mod node;
 mod ps;
 mod running;
 mod seconds;
@@ -173,6 +174,8 @@ enum Command {
     Waits(waits::Arguments),
     /// Run several programs together, in virtual time and repeatably.
     Sim(sim::Arguments),
+    /// Run the library of another program, which starts this by yue.nalloc.
+    Node(node::Arguments),
     /// Run Lua in a running program, at a prompt.
     Console(console::Arguments),
     /// Call a function of a server, or list its functions.
@@ -233,6 +236,7 @@ pub fn main() -> ExitCode {
             Some(Command::Trace(arguments)) => trace::main(&arguments),
             Some(Command::Waits(arguments)) => waits::main(&arguments),
             Some(Command::Sim(arguments)) => sim::main(&arguments),
+            Some(Command::Node(arguments)) => node::main(arguments),
             Some(Command::Console(arguments)) => console::main(arguments),
             Some(Command::Call(arguments)) => call::main(arguments),
             Some(Command::Types(arguments)) => types::main(&arguments),
@@ -407,6 +411,7 @@ fn script_of(run: Run) -> Result<Script, (i32, String)> {
         loops: run.loops,
         io: run.io,
         watch: run.watch,
+        node: None,
         terminal: has_terminal.then(|| Terminal::new(console::talk_to_own_program)),
     })
 }

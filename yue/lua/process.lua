@@ -57,6 +57,11 @@ local function pack_variables(name, variables)
   return packed(name, 'variable', items)
 end
 
+--- The words, the variables and the folder of a command, packed for the natives.
+function internal.pack_command(name, command, variables, folder)
+  return pack_words(name, command), pack_variables(name, variables), folder or ''
+end
+
 --- The words, the variables and the folder of a command.
 local function check_command(name, command, known)
   if type(command) ~= 'table' then

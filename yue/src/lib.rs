@@ -188,6 +188,7 @@
 pub mod admin;
 #[cfg(feature = "lua")]
 pub mod lua;
+pub mod nalloc;
 mod runtime;
 pub mod sim;
 

@@ -35,6 +35,7 @@ mod files;
 mod host;
 #[cfg(feature = "http")]
 mod http;
+mod nalloc;
 mod native;
 mod net;
 mod number_hash;

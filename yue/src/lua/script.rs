@@ -1,6 +1,7 @@
 //! Lua programs, as the user of the crate describes them.
 
 use crate::lua::console::Terminal;
+use crate::nalloc::NodeEnd;
 use std::path::PathBuf;
 use yue_io::Choice;
 
@@ -75,6 +76,8 @@ pub struct Script {
     pub io: Choice,
     /// Whether changed modules and files of symbols are reloaded while it runs.
     pub watch: bool,
+    /// Set for a node: its link to its owner, whose library it runs.
+    pub node: Option<NodeEnd>,
     /// Talks with the user, for [`Chunk::Interactive`].
     pub terminal: Option<Terminal>,
 }
@@ -91,6 +94,7 @@ impl Script {
             loops: 1,
             io: Choice::Auto,
             watch: false,
+            node: None,
             terminal: None,
         }
     }

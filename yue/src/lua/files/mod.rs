@@ -12,7 +12,7 @@
 //! An open file, a watch or a child belongs to its loop; see [`Handles`](super::host::handles::Handles).
 
 mod fs;
-mod process;
+pub(crate) mod process;
 mod special;
 mod standard;
 mod streams;
@@ -24,7 +24,7 @@ use std::path::Path;
 use yue_luajit::Stack;
 
 /// A path from Lua.
-fn path_of(bytes: &[u8]) -> &Path {
+pub(crate) fn path_of(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 

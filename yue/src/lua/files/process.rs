@@ -15,10 +15,11 @@ use crate::lua::host::failure::{coded, failed, quoted};
 use crate::lua::host::handles::Handles;
 use crate::lua::native::{Results, native, register};
 use std::cell::{Cell, RefCell};
-use std::ffi::{OsStr, c_int};
+use std::ffi::{OsStr, OsString, c_int};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::rc::Rc;
 use yue_io::pipe::{PipeReader, PipeWriter};
 use yue_io::process::{Child, Command, ExitStatus, Stdio};
@@ -75,6 +76,9 @@ impl Results for Ended {
     }
 }
 
+/// The name of a variable, and its value; `None` removes it.
+pub(crate) type Variable = (OsString, Option<OsString>);
+
 /// A command, as the prelude packs it: items that end with a zero byte.
 #[derive(Clone, Copy)]
 pub(crate) struct Start<'a> {
@@ -88,12 +92,25 @@ pub(crate) struct Start<'a> {
 
 impl<'a> Start<'a> {
     /// Reads the arguments from `index` on. May raise.
-    fn read(stack: Stack<'a>, index: c_int) -> Start<'a> {
+    pub(crate) fn read(stack: Stack<'a>, index: c_int) -> Start<'a> {
         Start {
             words: stack.bytes(index),
             variables: stack.bytes(index + 1),
             folder: stack.bytes(index + 2),
         }
+    }
+
+    /// The words, the variables to set or to remove, and the folder.
+    pub(crate) fn parts(&self) -> (Vec<OsString>, Vec<Variable>, Option<PathBuf>) {
+        let owned = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+        let words = items(self.words).map(owned).collect();
+        let variables = items(self.variables).map(|variable| {
+            let mut parts = variable.splitn(2, |byte| *byte == b'=');
+            let name = parts.next().unwrap_or_default();
+            (owned(name), parts.next().map(owned))
+        });
+        let folder = (!self.folder.is_empty()).then(|| path_of(self.folder).to_owned());
+        (words, variables.collect(), folder)
     }
 
     fn program(&self) -> &'a [u8] {

@@ -41,12 +41,14 @@ pub(crate) enum Entry {
     DescribeWaits,
     /// Checks the invariants of a scenario.
     CheckInvariants,
+    /// Chooses the carrier of a node.
+    PrepareNode,
     /// The table that programs see as `yue`.
     Yue,
 }
 
 /// The entries that are fields of the prelude's table `internal`.
-const FIELDS: [(Entry, &CStr); 17] = [
+const FIELDS: [(Entry, &CStr); 18] = [
     (Entry::MakeError, c"make_error"),
     (Entry::Wrap, c"wrap"),
     (Entry::DescribeFailure, c"describe_failure"),
@@ -64,6 +66,7 @@ const FIELDS: [(Entry, &CStr); 17] = [
     (Entry::MakeReport, c"make_report"),
     (Entry::DescribeWaits, c"describe_waits"),
     (Entry::CheckInvariants, c"check_invariants"),
+    (Entry::PrepareNode, c"prepare_node"),
 ];
 
 thread_local! {

@@ -32,6 +32,8 @@ pub(crate) enum Role {
         name: String,
         /// Callers can stop the handlers of its namespace.
         cancel: bool,
+        /// It is a node of another loop's program.
+        is_node: bool,
     },
 }
 

@@ -75,6 +75,9 @@ const FILES: &[(&str, &str)] = &[
     ("repl", include_str!("../../../lua/repl.lua")),
     ("report", include_str!("../../../lua/report.lua")),
     ("wait_graph", include_str!("../../../lua/wait_graph.lua")),
+    ("node", include_str!("../../../lua/node.lua")),
+    ("carriers", include_str!("../../../lua/carriers.lua")),
+    ("nalloc", include_str!("../../../lua/nalloc.lua")),
     ("sim", include_str!("../../../lua/sim.lua")),
 ];
 
@@ -121,6 +124,8 @@ struct Facts {
     index: usize,
     /// A thread's option.
     cancel: bool,
+    /// Whether it runs the library of an owner.
+    is_node: bool,
     loops: usize,
     watch: bool,
     driver: &'static str,
@@ -131,11 +136,20 @@ struct Facts {
 
 impl Facts {
     fn of(host: &Host) -> Facts {
-        let (role, name, index, cancel) = match &host.role {
-            Role::Main(index) => ("main", format!("main{index}"), *index, false),
-            Role::Worker { name, cancel } => ("thread", name.clone(), 1, *cancel),
-        };
         let script = &host.program.script;
+        let main = if script.node.is_some() {
+            "node"
+        } else {
+            "main"
+        };
+        let (role, name, index, cancel, is_node) = match &host.role {
+            Role::Main(index) => (main, format!("main{index}"), *index, false, main == "node"),
+            Role::Worker {
+                name,
+                cancel,
+                is_node,
+            } => ("thread", name.clone(), 1, *cancel, *is_node),
+        };
         let folder = script.name.as_deref().and_then(Path::parent);
         Facts {
             args: script.args.clone(),
@@ -149,6 +163,7 @@ impl Facts {
             name,
             index,
             cancel,
+            is_node,
             loops: script.loops,
             watch: script.watch,
             driver: yue_scheduler::this_loop::with_driver(|driver| driver.name()),
@@ -218,6 +233,8 @@ unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Tables {
         }
         stack.push_boolean(facts.cancel);
         ffi::lua_setfield(state, -2, c"cancel_handlers".as_ptr());
+        stack.push_boolean(facts.is_node);
+        ffi::lua_setfield(state, -2, c"is_node".as_ptr());
         let core = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
         ffi::lua_createtable(state, 0, 64);
         // `yue` is a global, and `require 'yue'` returns the same table.

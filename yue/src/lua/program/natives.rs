@@ -6,6 +6,7 @@ use crate::lua::data;
 use crate::lua::fibers::{self, signals, waits};
 use crate::lua::files;
 use crate::lua::host::log;
+use crate::lua::nalloc;
 use crate::lua::net;
 use crate::lua::rpc::{
     async_calls, calls, connections, endpoints, groups, lookup, messages, references,
@@ -35,6 +36,7 @@ pub(super) fn register_all(stack: Stack<'_>) {
     async_calls::register_all(stack);
     groups::register_all(stack);
     traces::register_all(stack);
+    nalloc::register_all(stack);
     threads::register_all(stack);
     shutdown::register_all(stack);
     reloads::register_all(stack);

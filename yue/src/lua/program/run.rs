@@ -73,6 +73,7 @@ fn end_host() {
     let host = Host::take();
     entries::clear();
     rpc::clear();
+    crate::lua::nalloc::clear();
     console::clear();
     fibers::clear();
     files::clear();

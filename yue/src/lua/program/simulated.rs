@@ -23,6 +23,7 @@ impl Running {
         let script = Script {
             chunks,
             watch: false,
+            node: None,
             terminal: None,
             ..script
         };

@@ -9,7 +9,7 @@
 //!
 //! Only plain data crosses: names, source or bytecode, msgpack, errors in parts.
 
-use super::run::{close, on_new_loop, start_host, start_script, wait_for_end};
+use super::run::{Outcome, close, on_new_loop, start_host, start_script, wait_for_end};
 use crate::lua::host::entries::Entry;
 use crate::lua::host::errors::{ErrorObject, describe_failure, error, error_of, stopped};
 use crate::lua::host::modules::call_prelude;
@@ -103,8 +103,13 @@ impl Worker {
 
     /// Releases one object. Relaxed: the count guards nothing but the entry in the table, which has a lock.
     fn release_object(&self) {
-        let before = self.objects.fetch_sub(1, Ordering::Relaxed);
-        if before == 1 && self.has_ended() {
+        self.objects.fetch_sub(1, Ordering::Relaxed);
+        self.forget_if_unused();
+    }
+
+    /// Removes the entry in the table if the worker has ended and nobody can ask for its outcome.
+    fn forget_if_unused(&self) {
+        if self.has_ended() && self.objects.load(Ordering::Relaxed) == 0 {
             forget(self.id);
         }
     }
@@ -174,6 +179,8 @@ struct Job {
 enum Code {
     File(Vec<u8>),
     Function(Vec<u8>),
+    /// None: the thread is a node, which gets a library from its owner.
+    Node,
 }
 
 fn run_worker(job: Job) {
@@ -190,6 +197,7 @@ fn run_worker(job: Job) {
         state.outcome = Some(ended.map(|()| state.exit_value.take()));
         state.handle = None;
     });
+    worker.forget_if_unused();
 }
 
 fn worker_fiber(job: &Job) -> Result<(), ErrorObject> {
@@ -210,13 +218,16 @@ fn worker_program(job: &Job) -> Result<(), ErrorObject> {
         Role::Worker {
             name: job.worker.name.clone(),
             cancel: job.cancel,
+            is_node: matches!(job.code, Code::Node),
         },
     )?;
     if let Some(symbols) = &job.symbols {
         call_prelude(&host.vm, Entry::ImportSymbols, symbols.clone())?;
     }
-    let script = start_script(&host, |thread| load(thread, &job.code));
-    let outcome = script.map_err(ErrorObject::runtime)?;
+    let outcome = match job.code {
+        Code::Node => Outcome::default(),
+        _ => start_script(&host, |thread| load(thread, &job.code)).map_err(ErrorObject::runtime)?,
+    };
     // The script's fiber is ahead in the run queue: when this fiber runs again, the script has returned or parked.
     let _ = yield_now();
     if let Some(Err(ended)) = outcome.take() {
@@ -253,6 +264,7 @@ fn load(thread: &mut LuaState, code: &Code) -> Result<(), String> {
                 Err(describe_failure(thread.raw()).message.clone())
             }
         }
+        Code::Node => Ok(()),
     }
 }
 
@@ -341,46 +353,82 @@ fn start(
     cancel: bool,
 ) -> Result<f64, Error> {
     let name = String::from_utf8_lossy(name).into_owned();
-    let (program, hold) = with_host(|host| (host.program.clone(), host.hold()))?;
-    let worker = register_worker(name)?;
-    let job = Job {
-        program,
-        worker: worker.clone(),
+    let hold = with_host(|host| host.hold())?;
+    let start = Start {
+        name,
         code,
         symbols,
         cancel,
     };
-    match ProgramThread::spawn(worker.name.clone(), move || run_worker(job)) {
-        Ok(os_thread) => *lock(&worker.os_thread) = Some(os_thread),
-        Err(failure) => {
-            forget(worker.id);
-            return Err(error(
-                ErrorKind::Runtime,
-                format!("cannot start a thread: {failure}"),
-            ));
-        }
-    }
+    let worker = start.run(timeout)?;
     hold_until_end(worker.clone(), hold);
-    let until = deadline_after(seconds(timeout));
-    let failure = match worker.wait(until, |state| state.started.clone()) {
-        Ok(Some(Ok(()))) => return Ok(worker.id as f64),
-        Ok(Some(Err(failure))) => Error::value(failure),
-        Ok(None) => {
-            worker.shut_down();
-            let text = format!(
-                "the thread {} did not start within {timeout} s",
-                worker.name
-            );
-            error(ErrorKind::Timeout, text)
-        }
-        Err(stopped) => {
-            worker.shut_down();
-            stopped
-        }
+    Ok(worker.id as f64)
+}
+
+/// Starts a thread that is a node, and waits until its namespace can be reached. It does not hold its owner's program.
+pub(crate) fn start_node(name: &str, timeout: f64) -> Result<(), Error> {
+    let start = Start {
+        name: name.to_owned(),
+        code: Code::Node,
+        symbols: None,
+        cancel: false,
     };
-    // No object of it will be made.
+    let worker = start.run(timeout)?;
+    // Nobody joins it, so its outcome is not kept.
     worker.release_object();
-    Err(failure)
+    Ok(())
+}
+
+/// The parts of a new thread.
+struct Start {
+    name: String,
+    code: Code,
+    symbols: Option<Vec<u8>>,
+    cancel: bool,
+}
+
+impl Start {
+    /// Starts the thread, and waits until its script has returned or waits.
+    fn run(self, timeout: f64) -> Result<Arc<Worker>, Error> {
+        let worker = register_worker(self.name)?;
+        let job = Job {
+            program: with_host(|host| host.program.clone())?,
+            worker: worker.clone(),
+            code: self.code,
+            symbols: self.symbols,
+            cancel: self.cancel,
+        };
+        match ProgramThread::spawn(worker.name.clone(), move || run_worker(job)) {
+            Ok(os_thread) => *lock(&worker.os_thread) = Some(os_thread),
+            Err(failure) => {
+                forget(worker.id);
+                return Err(error(
+                    ErrorKind::Runtime,
+                    format!("cannot start a thread: {failure}"),
+                ));
+            }
+        }
+        let until = deadline_after(seconds(timeout));
+        let failure = match worker.wait(until, |state| state.started.clone()) {
+            Ok(Some(Ok(()))) => return Ok(worker),
+            Ok(Some(Err(failure))) => Error::value(failure),
+            Ok(None) => {
+                worker.shut_down();
+                let text = format!(
+                    "the thread {} did not start within {timeout} s",
+                    worker.name
+                );
+                error(ErrorKind::Timeout, text)
+            }
+            Err(stopped) => {
+                worker.shut_down();
+                stopped
+            }
+        };
+        // No object of it will be made.
+        worker.release_object();
+        Err(failure)
+    }
 }
 
 fn register_worker(name: String) -> Result<Arc<Worker>, Error> {
@@ -418,9 +466,6 @@ fn hold_until_end(worker: Arc<Worker>, hold: Hold) {
         let _hold = hold;
         // An error means that the program ends, which ends the thread.
         let _ = worker.wait(Instant::NEVER, |state| state.outcome.as_ref().map(drop));
-        if worker.has_ended() && worker.objects.load(Ordering::Relaxed) == 0 {
-            forget(worker.id);
-        }
     }));
 }
 

@@ -43,6 +43,14 @@ impl<'a> Endpoint<'a> {
         }
     }
 
+    pub(crate) fn address(&self) -> &'a [u8] {
+        self.address
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     pub(crate) fn sockets(&self) -> SocketOptions {
         self.settings.sockets(self.certificates)
     }
@@ -68,7 +76,11 @@ fn parse(address: &[u8]) -> Result<Address, Error> {
         .map_err(|failure: yue_rpc::AddressError| error(ErrorKind::Address, failure.to_string()))
 }
 
-fn new_service(settings: &Settings, layers: Layers, opened: bool) -> (Rc<LuaService>, Service) {
+pub(crate) fn new_service(
+    settings: &Settings,
+    layers: Layers,
+    opened: bool,
+) -> (Rc<LuaService>, Service) {
     let id = with_connections(|all| all.next_service());
     let service = LuaService::new(id, Rc::new(layers), opened, settings.of_service());
     let both = Service::new(service.clone()).with_hooks(service.clone());
@@ -140,7 +152,11 @@ pub(crate) fn bind(
 }
 
 /// Keeps a listener under the number of its service; returns that and its address.
-fn keep(listener: Listener, service: Rc<LuaService>, hold: Option<Hold>) -> (f64, String) {
+pub(crate) fn keep(
+    listener: Listener,
+    service: Rc<LuaService>,
+    hold: Option<Hold>,
+) -> (f64, String) {
     let text = listener.address().to_string();
     let id = service.id;
     let listening = Listening {
@@ -156,7 +172,7 @@ fn keep(listener: Listener, service: Rc<LuaService>, hold: Option<Hold>) -> (f64
 ///
 /// # Safety
 /// Lua runs the calling C function on `state`, and nothing in it has a destructor any more.
-unsafe fn finish_listen(
+pub(crate) unsafe fn finish_listen(
     state: *mut ffi::lua_State,
     outcome: Result<(f64, String), Error>,
 ) -> c_int {

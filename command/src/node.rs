@@ -1,0 +1,42 @@
+//! `yue node`: the process that runs the library of an owner. `yue.nalloc` starts it; people do not.
+
+use yue::Choice;
+use yue::lua::Script;
+use yue::nalloc::NodeEnd;
+use yue_scheduler::log_outcome;
+
+/// Run the library of the program that started this one (yue.nalloc does).
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Programs start nodes by yue.nalloc, which speaks with them over their standard
+input and output. By hand it is of no use.")]
+pub(crate) struct Arguments {
+    /// The descriptor that ends when the owner does.
+    #[arg(long, value_name = "FD")]
+    lifeline: Option<i32>,
+
+    /// I/O driver: uring, mio, or auto.
+    #[arg(long, value_name = "DRIVER", default_value = "auto", value_parser = crate::parse_driver)]
+    io: Choice,
+}
+
+/// Runs the command; returns the exit code.
+pub(crate) fn main(arguments: Arguments) -> i32 {
+    let end = match NodeEnd::take(arguments.lifeline) {
+        Ok(end) => end,
+        Err(error) => {
+            log_outcome(format_args!("this process cannot be a node: {error}"));
+            return 1;
+        }
+    };
+    let script = Script {
+        chunks: Vec::new(),
+        name: None,
+        io: arguments.io,
+        node: Some(end.clone()),
+        ..Script::new("")
+    };
+    let code = script.run();
+    end.finish();
+    code
+}

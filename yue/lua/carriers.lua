@@ -1,0 +1,94 @@
+-- Carriers: from a target to what starts a node there.
+--
+-- A carrier is a command line whose standard input and output lead to `yue node`, or a thread of this process. A target
+-- is data, or a function (a provider) that returns one.
+local core, yue, internal = ...
+local type, ipairs, tostring, error = type, ipairs, tostring, error
+
+local function fail(text) internal.argument_error('yue.nalloc: ' .. text) end
+
+local function allocation_error(text) error(yue.errors.AllocationError.new(text), 0) end
+
+--- A provider may return another one, but not forever.
+local PROVIDERS_MAX = 8
+
+--- The carriers of addresses, by scheme: each takes the allocation and what stands behind `://`.
+local schemes = {}
+
+--- Starts the command for the allocation's next node.
+local function carry_command(allocation, command, is_node)
+  local options = allocation.options
+  local words, variables, folder = internal.pack_command('nalloc', command, options.env, options.directory)
+  core.nalloc_carry(allocation.number, words, variables, folder, is_node)
+end
+
+internal.carry_command = carry_command
+
+local function carry_local(allocation)
+  carry_command(allocation, { yue.node.binary, 'node' }, true)
+end
+
+local threads = 0
+
+local function carry_thread(allocation)
+  threads = threads + 1
+  core.nalloc_carry_thread(allocation.number, ('node-%d-%d-%d'):format(core.index, allocation.number, threads))
+end
+
+--- Parts of a text that begins like an address.
+local function split(target)
+  return target:match('^(%a[%w+.-]*)://(.*)$')
+end
+
+--- Checks a target: returns the kind of its time limit, its name for messages, and whether it is a child.
+function internal.check_target(target)
+  if target == nil or target == 'local' then return 'here', 'this machine', true end
+  if target == 'thread' then return 'here', 'a thread', true end
+  if type(target) == 'function' then return 'machine', 'a provider', false end
+  if type(target) == 'table' then
+    if target.command ~= nil then
+      if type(target.command) ~= 'table' or #target.command == 0 then
+        fail("the command of a target is a list of words: { command = { 'ssh', 'host', 'yue', 'node' } }")
+      end
+      return 'host', internal.to_text(target.command[1]), false
+    end
+    if target.address == nil then fail('a target that is a table has a command or an address') end
+    return 'machine', internal.to_text(target.address), false
+  end
+  if type(target) ~= 'string' then fail('a target is a text, a table or a function, not ' .. internal.describe_value(target)) end
+  local scheme = split(target) or 'yue'
+  if not schemes[scheme] then
+    local known = {}
+    for name in pairs(schemes) do known[#known + 1] = name .. '://' end
+    table.sort(known)
+    fail(("there is no carrier for '%s'; known are local, thread, %s and { command = … }"):format(
+      target, table.concat(known, ', ')))
+  end
+  return 'host', target, false
+end
+
+--- Chooses the carrier for the next node of the allocation.
+function internal.carry(allocation, target)
+  for _ = 1, PROVIDERS_MAX do
+    if type(target) == 'function' then
+      local options = allocation.options
+      target = target { id = allocation.name, cpu = options.cpu, memory = allocation.memory, lifetime = options.lifetime }
+      if target == nil then allocation_error('the provider returned no target') end
+      internal.check_target(target)
+    elseif type(target) == 'table' and target.command == nil then
+      allocation.machine, target = target, target.address
+    else
+      break
+    end
+  end
+  if target == nil or target == 'local' then return carry_local(allocation) end
+  if target == 'thread' then return carry_thread(allocation) end
+  if type(target) == 'table' then return carry_command(allocation, target.command, false) end
+  if type(target) ~= 'string' then allocation_error('the provider returned providers only, ' .. PROVIDERS_MAX .. ' times') end
+  local scheme, rest = split(target)
+  local carry = schemes[scheme or 'yue']
+  if not carry then allocation_error(("there is no carrier for '%s'"):format(target)) end
+  carry(allocation, rest or target)
+end
+
+internal.carrier_schemes = schemes

@@ -1,0 +1,172 @@
+-- The node's side of `yue.nalloc`: runs the library of its owner, and asks the owner for modules and files.
+--
+--   owner opens ──▶ __accept: job ──▶ the library runs, asks for its modules ──▶ granted { ok } ──▶ calls
+--
+-- The library has returned, or waits for something else than its owner, when the owner's calls begin.
+local core, yue, internal = ...
+local type, ipairs, setmetatable, tostring, error = type, ipairs, setmetatable, tostring, error
+
+local pid, host, binary = core.node_facts()
+
+--- What a program can know of itself as a node, or as an owner.
+yue.node = { binary = binary }
+
+if not core.is_node then return end
+
+-- The owner may be at the other end of a slow network, and a file is read before it is sent.
+local ASK_TIME = 60
+
+-- What the owner says at the end of a connection that it closes itself.
+local RELEASED = 'closed by the peer: released'
+
+local owner, job -- the connection, and its answer to the first question
+local asking, changed = 0, yue.event() -- questions that the library waits for
+
+local function ask(what, ...)
+  local results = { pcall(core.call_timed, owner.procs['=$yue/node/' .. what], ASK_TIME, ...) }
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2)
+end
+
+--- Like `ask`; meanwhile the library counts as loading.
+local function ask_while_loading(...)
+  asking = asking + 1
+  local results = { pcall(ask, ...) }
+  asking = asking - 1
+  changed:set()
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2)
+end
+
+-- -- Modules ----------------------------------------------------------------------------------------------------------
+
+--- Looks for a module at the owner. Lua files of this machine are not looked at: a node runs its owner's code only.
+local function load_from_owner(name)
+  if not owner then return ("\n\tno owner yet to ask for the module '%s'"):format(name) end
+  local text, path = ask_while_loading('source', name)
+  if not text then return '\n\t' .. tostring(path) end
+  local chunk, message = loadstring((text:gsub('^#[^\n]*', '')), '@' .. path)
+  if not chunk then error(("error loading module '%s' from its owner:\n\t%s"):format(name, message), 0) end
+  return chunk
+end
+
+-- Behind that of `package.preload`, in the place of that for Lua files.
+package.loaders[2] = load_from_owner
+
+-- -- Files ------------------------------------------------------------------------------------------------------------
+
+local function cache_folder()
+  local base = os.getenv('XDG_CACHE_HOME')
+  if not base or base == '' then base = (os.getenv('HOME') or '/tmp') .. '/.cache' end
+  return base .. '/yue/files'
+end
+
+local function fetch(name, info)
+  local folder = cache_folder()
+  local path = folder .. '/' .. info.hash
+  if yue.fs.exists(path) then return path end
+  yue.fs.mkdir(folder, { parents = true })
+  local temporary = ('%s.%d.%s'):format(path, pid, yue.crypto.hex(yue.crypto.random(4)))
+  local file = yue.fs.open(temporary, 'w')
+  local ok, e = pcall(function()
+    local hashes, offset = {}, 0
+    while offset < info.size do
+      local bytes = ask_while_loading('chunk', name, offset)
+      if not bytes or bytes == '' then break end
+      hashes[#hashes + 1] = yue.crypto.sha256(bytes)
+      file:write(bytes)
+      offset = offset + #bytes
+    end
+    if yue.crypto.hex(yue.crypto.sha256(table.concat(hashes))) ~= info.hash then
+      error(yue.errors.RuntimeError.new(("the file '%s' changed while it was fetched; fetch it again"):format(name)), 0)
+    end
+  end)
+  file:close()
+  if ok then
+    yue.fs.rename(temporary, path)
+    return path
+  end
+  yue.fs.remove(temporary)
+  error(e, 0)
+end
+
+--- The path, on this machine, of a file that the owner's option `files` lists.
+function yue.file(name)
+  if type(name) ~= 'string' then
+    internal.argument_error('yue.file takes the name of a file, not ' .. internal.describe_value(name))
+  end
+  local info, message = ask_while_loading('file', name)
+  if not info then error(yue.errors.ArgumentError.new(tostring(message)), 0) end
+  if job.is_local then return info.path end
+  return fetch(name, info)
+end
+
+-- -- The library ------------------------------------------------------------------------------------------------------
+
+local listener
+
+local function load_library()
+  if job.code then return core.load_bytecode(job.code) end
+  local chunk, message = loadstring((job.text:gsub('^#[^\n]*', '')), '@' .. job.path)
+  if not chunk then error(yue.errors.ArgumentError.new('cannot load the library: ' .. message), 0) end
+  return chunk
+end
+
+--- Runs the library: its globals may be called. A library that is a function, or returns a table, may name them so.
+local function run_library()
+  local chunk = load_library()
+  local layer = setmetatable({}, { __index = _G })
+  setfenv(chunk, layer)
+  listener:import(layer)
+  local result = chunk()
+  internal.check_names(layer)
+  if type(result) == 'table' and not internal.is_module(result) then listener:import(result) end
+end
+
+--- Waits until the library has returned, or waits for something else than its owner.
+local function wait_for(library)
+  repeat
+    yue.yield()
+    while asking > 0 and not library:done() do
+      changed:reset()
+      changed:wait()
+    end
+  until library:done() or asking == 0
+end
+
+local function failure_of(e)
+  local kind, code, msg, bt = internal.describe_failure(e)
+  return { ok = false, type = kind, code = code, msg = msg, bt = bt }
+end
+
+--- The first connection is the owner's. What this returns travels to it.
+local function accept(connection)
+  if owner then return false end
+  owner = connection
+  local asked_at = core.node_clock()
+  job = ask('job', { pid = pid, host = host, version = yue.version })
+  if core.role == 'node' then core.node_begin(connection._id, asked_at, job.lease, job.grace) end
+  for _, key in ipairs { 'id', 'target', 'epoch', 'started' } do yue.node[key] = job[key] end
+  yue.node.owner = connection.procs
+  connection:bind('close', function(_, reason)
+    if core.role == 'thread' then yue.thread.current:exit() end
+    -- A living owner lets its nodes finish. Behind a link that broke it may be dead, and somebody may have taken over.
+    if not job.is_local and reason ~= RELEASED then core.node_end() end
+    yue.die()
+  end)
+  local library = yue.spawn(run_library)
+  wait_for(library)
+  if not library:done() then return { ok = true } end
+  local ok, e = library:sync()
+  return ok and { ok = true } or failure_of(e)
+end
+
+local hidden = { __accept = accept, ['$yue/node/started'] = function() return true end }
+
+if core.role == 'thread' then
+  listener = internal.own_listener
+  listener:import(hidden)
+else
+  local namespace = internal.new_namespace(hidden)
+  listener = internal.new_listener(namespace, {}, core.node_listen('owner', {}, namespace.layers))
+end

@@ -1,0 +1,369 @@
+//! An owner's natives: allocations by number.
+//!
+//! ```text
+//!   nalloc_open ──▶ Session over a NodeConnector
+//!                       │ for each node
+//!                       ├─▶ internal.prepare_node(number)      a Lua fiber: resolves the target, calls the provider
+//!                       │        └─▶ nalloc_carry(number, …)   the carrier
+//!                       └─▶ Carrier::start
+//! ```
+
+use crate::lua::files::process::Start;
+use crate::lua::host::entries::Entry;
+use crate::lua::host::errors::{error, stopped};
+use crate::lua::host::modules::call_prelude;
+use crate::lua::host::{log, with_host};
+use crate::lua::native::{Results, native, register, register_raw, seconds};
+use crate::lua::program::threads;
+use crate::lua::rpc::connections::with_connections;
+use crate::lua::rpc::endpoints::{Endpoint, new_service};
+use crate::lua::rpc::service::Layers;
+use crate::nalloc::{
+    Allocation, Carrier, Life, Lines, NodeConnector, OwnerDispatch, Plan, ProcessCarrier, Restart,
+    Stage,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::ffi::c_int;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+use yue_luajit::{Error, Stack, ffi, raise, suspending};
+use yue_rpc::session::{Service, Session};
+use yue_rpc::transport::{Events, Transport, connector};
+use yue_rpc::{Address, ErrorKind};
+use yue_scheduler::simulation::Hashing;
+use yue_scheduler::sync::local::Notify;
+use yue_scheduler::{LogLevel, timeout};
+
+/// The lines of output that wait for the program's function; more are dropped.
+const LINES_MAX: usize = 1000;
+
+/// The time in which the output of a node that has ended is read to its end, for an error that shows it.
+const OUTPUT_TIME: Duration = Duration::from_millis(100);
+
+/// An allocation of this loop.
+struct Owned {
+    allocation: Rc<Allocation>,
+    /// The carrier that the prelude has chosen for the next node.
+    carrier: RefCell<Option<Rc<dyn Carrier>>>,
+    lines: Rc<LineQueue>,
+}
+
+/// Lines of output that wait for the program's function.
+#[derive(Default)]
+struct LineQueue {
+    lines: RefCell<VecDeque<Vec<u8>>>,
+    changed: Notify,
+}
+
+thread_local! {
+    static ALLOCATIONS: RefCell<HashMap<u64, Weak<Owned>, Hashing>> = RefCell::default();
+    static LAST: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Drops this file's state at the end of the loop.
+pub(super) fn clear() {
+    ALLOCATIONS.take();
+}
+
+fn find(number: f64) -> Result<Rc<Owned>, Error> {
+    let found = ALLOCATIONS.with_borrow(|all| all.get(&(number as u64)).and_then(Weak::upgrade));
+    found.ok_or_else(|| error(ErrorKind::ConnectionLost, "the node's connection is closed"))
+}
+
+/// Where the lines of a node go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Log,
+    Function,
+    Nowhere,
+}
+
+/// The arguments of `nalloc_open` behind those of an endpoint.
+#[derive(Clone, Copy)]
+struct Terms {
+    timeout: f64,
+    lease: f64,
+    restart: Restart,
+    output: Output,
+}
+
+impl Terms {
+    /// Reads them from `index` on. May raise.
+    fn read(stack: Stack<'_>, index: c_int) -> Terms {
+        Terms {
+            timeout: stack.number(index),
+            lease: stack.number(index + 1),
+            restart: match stack.bytes(index + 2) {
+                b"now" => Restart::Now,
+                b"call" => Restart::AtCall,
+                _ => Restart::Never,
+            },
+            output: match stack.bytes(index + 3) {
+                b"log" => Output::Log,
+                b"function" => Output::Function,
+                _ => Output::Nowhere,
+            },
+        }
+    }
+}
+
+/// `nalloc_open(target, options, layers, library, timeout, lease, restart, output)`: returns the numbers of a
+/// new connection and of its allocation.
+unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe {
+        ffi::luaL_checktype(state, 3, ffi::LUA_TTABLE);
+        let stack = Stack::new(state);
+        let library = stack.bytes(4);
+        let terms = Terms::read(stack, 5);
+        let endpoint = Endpoint::read(state);
+        ffi::lua_pushvalue(state, 3);
+        let layers = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
+        let outcome = suspending(state, "yue.nalloc", || {
+            open(&endpoint, Layers::new(layers)?, library, terms)
+        });
+        match outcome {
+            Ok((connection, number)) => {
+                ffi::lua_pushnumber(state, connection.into());
+                ffi::lua_pushnumber(state, number as f64);
+                2
+            }
+            Err(failure) => raise(state, failure),
+        }
+    }
+}
+
+fn open(
+    endpoint: &Endpoint<'_>,
+    layers: Layers,
+    library: &[u8],
+    terms: Terms,
+) -> Result<(u32, u64), Error> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let number = LAST.get() + 1;
+    LAST.set(number);
+    let (library, target) = (text(library), text(endpoint.address()));
+    let lines = Rc::<LineQueue>::default();
+    let receiver = receiver(terms.output, format!("{library}#{number}"), &lines);
+    let plan = Plan {
+        library,
+        target,
+        timeout: seconds(terms.timeout),
+        lease: seconds(terms.lease),
+        restart: terms.restart,
+    };
+    let owned = Rc::new(Owned {
+        allocation: Allocation::new(number, plan, receiver),
+        carrier: RefCell::default(),
+        lines,
+    });
+    let vm = with_host(|host| host.vm.clone())?;
+    let mut options = endpoint.settings().options();
+    options.limits.handshake = owned.allocation.plan.timeout;
+    options.reconnect = terms.restart == Restart::Now;
+    let preparing = owned.clone();
+    let nodes = Rc::new(NodeConnector::new(&owned.allocation, move |_| {
+        prepare(&preparing)
+    }));
+    let (service, both) = new_service(endpoint.settings(), layers, true);
+    let dispatch = OwnerDispatch::new(both.dispatch, &owned.allocation);
+    let both = Service::new(Rc::new(dispatch)).with_hooks(both.hooks);
+    let session = Session::open(nodes, both, options);
+    ALLOCATIONS.with_borrow_mut(|all| {
+        all.retain(|_, owned| owned.strong_count() > 0);
+        all.insert(number, Rc::downgrade(&owned));
+    });
+    let connection = with_connections(|all| all.add(&vm, session, service).id);
+    Ok((connection, number))
+}
+
+fn receiver(output: Output, name: String, queue: &Rc<LineQueue>) -> Lines {
+    match output {
+        Output::Log => Lines::new(Some(Rc::new(move |line: &[u8]| {
+            let text = [name.as_bytes(), b": ", line].concat();
+            log::write(LogLevel::Info, &text);
+        }))),
+        Output::Function => {
+            let queue = queue.clone();
+            Lines::new(Some(Rc::new(move |line: &[u8]| {
+                let mut lines = queue.lines.borrow_mut();
+                if lines.len() < LINES_MAX {
+                    lines.push_back(line.to_vec());
+                    queue.changed.notify_one();
+                }
+            })))
+        }
+        Output::Nowhere => Lines::new(None),
+    }
+}
+
+/// Asks the prelude for the carrier of the next node.
+fn prepare(owned: &Rc<Owned>) -> Result<Rc<dyn Carrier>, yue_rpc::Error> {
+    let failed = |text: &str| yue_rpc::Error::new(ErrorKind::Allocation, text);
+    let vm = with_host(|host| host.vm.clone()).map_err(|_| failed("the program has ended"))?;
+    // The number in msgpack.
+    let mut number = vec![0xcf];
+    number.extend_from_slice(&owned.allocation.number.to_be_bytes());
+    owned.carrier.take();
+    call_prelude(&vm, Entry::PrepareNode, number).map_err(|failure| {
+        let kind = ErrorKind::from_name(&failure.type_name).unwrap_or(ErrorKind::Allocation);
+        yue_rpc::Error::new(kind, failure.message.clone())
+    })?;
+    owned
+        .carrier
+        .take()
+        .ok_or_else(|| failed("no carrier was chosen"))
+}
+
+native! {
+    /// `nalloc_carry(number, words, variables, folder, is_node)`: the next node is started by that command.
+    NallocCarry = "nalloc_carry", suspends: false;
+    read(stack) -> (f64, Start<'a>, bool) { (stack.number(1), Start::read(stack, 2), stack.boolean(5)) }
+    run((number, start, is_node)) -> () {
+        let (command, variables, folder) = start.parts();
+        let carrier = ProcessCarrier { command, variables, folder, is_node };
+        *find(number)?.carrier.borrow_mut() = Some(Rc::new(carrier));
+        Ok(())
+    }
+}
+
+/// A node that is a thread of this process.
+struct ThreadCarrier {
+    name: String,
+    timeout: Duration,
+}
+
+impl Carrier for ThreadCarrier {
+    fn start(
+        &self,
+        allocation: &Rc<Allocation>,
+        events: Rc<dyn Events>,
+    ) -> Result<Rc<dyn Transport>, yue_rpc::Error> {
+        let started = threads::start_node(&self.name, self.timeout.as_secs_f64());
+        started.map_err(|_| {
+            let text = format!("the thread {} could not be started", self.name);
+            yue_rpc::Error::new(ErrorKind::Allocation, text)
+        })?;
+        let address = Address::Thread {
+            name: self.name.clone(),
+        };
+        Life::of_link(allocation, events, true, |events| {
+            connector(&address).connect(events)
+        })
+    }
+}
+
+native! {
+    /// `nalloc_carry_thread(number, name)`: the next node is a thread of that name.
+    NallocCarryThread = "nalloc_carry_thread", suspends: false;
+    read(stack) -> (f64, &'a [u8]) { (stack.number(1), stack.bytes(2)) }
+    run((number, name)) -> () {
+        let owned = find(number)?;
+        let name = String::from_utf8_lossy(name).into_owned();
+        let timeout = owned.allocation.plan.timeout;
+        *owned.carrier.borrow_mut() = Some(Rc::new(ThreadCarrier { name, timeout }));
+        Ok(())
+    }
+}
+
+native! {
+    /// The node has loaded the library.
+    NallocReady = "nalloc_ready", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> () {
+        find(number)?.allocation.set_stage(Stage::Ready);
+        Ok(())
+    }
+}
+
+native! {
+    /// No other node of the allocation follows.
+    NallocClose = "nalloc_close", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> () {
+        if let Ok(owned) = find(number) {
+            owned.allocation.close();
+        }
+        Ok(())
+    }
+}
+
+/// The state of an allocation: its stage, its epoch, how its last node ended, and the last lines.
+pub(crate) struct State {
+    stage: &'static str,
+    epoch: f64,
+    end: Option<String>,
+    lines: Vec<u8>,
+}
+
+impl Results for State {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        stack.push_bytes(self.stage.as_bytes());
+        stack.push_number(self.epoch);
+        let pushed = self.end.push(stack);
+        stack.push_bytes(&self.lines);
+        3 + pushed
+    }
+}
+
+native! {
+    /// `nalloc_state(number)`: the stage, the epoch, how the last node ended or nil, the last lines of its output.
+    NallocState = "nalloc_state", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> State {
+        let owned = find(number)?;
+        let allocation = &owned.allocation;
+        Ok(State {
+            stage: allocation.stage().text(),
+            epoch: allocation.epoch() as f64,
+            end: allocation.end(),
+            lines: allocation.lines.last().join(&b"\n"[..]),
+        })
+    }
+}
+
+native! {
+    /// Waits until the output of an ended node has been read to its end, but not for long.
+    NallocSettle = "nalloc_settle", suspends: true;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> () {
+        let owned = find(number)?;
+        // An error means that the time has passed.
+        let _ = timeout(OUTPUT_TIME, || owned.allocation.lines.wait_for_end());
+        Ok(())
+    }
+}
+
+native! {
+    /// The next line for the program's function; nil when the allocation has ended.
+    NallocLine = "nalloc_line", suspends: true;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> Option<Vec<u8>> {
+        // Held weakly between the lines: the fiber that asks must not keep the allocation.
+        let Ok(owned) = find(number) else { return Ok(None) };
+        let queue = owned.lines.clone();
+        let allocation = Rc::downgrade(&owned.allocation);
+        drop(owned);
+        loop {
+            let line = queue.lines.borrow_mut().pop_front();
+            if line.is_some() || allocation.strong_count() == 0 {
+                return Ok(line);
+            }
+            queue.changed.notified().map_err(stopped)?;
+        }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.lines.changed.notify_all();
+    }
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(super) fn register_all(stack: Stack<'_>) {
+    register!(stack; NallocCarry, NallocCarryThread, NallocReady, NallocClose, NallocState, NallocSettle, NallocLine);
+    // SAFETY: the table is on top, and errors may be raised.
+    unsafe { register_raw(stack, "nalloc_open", open_raw) };
+}

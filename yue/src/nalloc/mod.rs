@@ -1,0 +1,40 @@
+//! Nodes: processes, here or elsewhere, that run a library for their owner, and whose lives hang on one connection.
+//!
+//! ```text
+//!   owner                                                          node
+//!   Session ── NodeConnector ── Carrier ── process, socket ─────▶ NodeEnd ── Listener
+//!                   │             └ Life: how it ended               └ Guard: lifeline, lease
+//!                   └ Allocation: epoch, stage, lease, last lines
+//! ```
+//!
+//! The session of an owner is like any other: it connects when it is used, holds calls until the node has loaded the
+//! library, and fails them when the link ends. The connector starts a node instead of connecting to a server.
+//!
+//! The machine cleans up itself. A node ends when its owner does: the lifeline of a child ends, or nobody renews the
+//! lease of a node elsewhere ([`lease`]). What the owner does ([`life`]) is a courtesy.
+
+mod allocation;
+mod connector;
+mod guard;
+mod lease;
+mod life;
+mod node;
+mod output;
+mod owner;
+mod process;
+
+#[cfg(feature = "lua")]
+pub(crate) use allocation::{Allocation, Plan, Restart, Stage};
+#[cfg(feature = "lua")]
+pub(crate) use connector::{Carrier, NodeConnector};
+#[cfg(feature = "lua")]
+pub(crate) use lease::clock;
+#[cfg(feature = "lua")]
+pub(crate) use life::Life;
+pub use node::NodeEnd;
+#[cfg(feature = "lua")]
+pub(crate) use output::Lines;
+#[cfg(feature = "lua")]
+pub(crate) use owner::OwnerDispatch;
+#[cfg(feature = "lua")]
+pub(crate) use process::ProcessCarrier;
