@@ -97,11 +97,10 @@ local function read_library(library)
   if type(library) ~= 'string' then
     fail('the library is a file, or a function without upvalues, not ' .. internal.describe_value(library))
   end
-  local file, message = io.open(library, 'rb')
-  if not file then error(yue.errors.ArgumentError.new('yue.nalloc: cannot read the library: ' .. message), 0) end
-  local text = file:read('*a')
-  file:close()
-  if not text then fail(("cannot read the library '%s': it is not a file"):format(library)) end
+  local facts = yue.fs.stat(library)
+  if not facts then fail(("cannot read the library '%s': there is no such file"):format(library)) end
+  if facts.kind ~= 'file' then fail(("cannot read the library '%s': it is not a file, but a %s"):format(library, facts.kind)) end
+  local text = yue.fs.read(library)
   if text:sub(1, 1) == '\27' then return library, { code = text }, library:match('^(.*)/') or '.' end
   return library:match('[^/]+$'), { text = text, path = library }, library:match('^(.*)/') or '.'
 end
@@ -251,7 +250,7 @@ local function callbacks(allocation, symbols)
       end
       return false
     end
-    allocation.started = true
+    allocation.started, allocation.quiet = true, false
     allocation.failure = nil
     connection.node = allocation.node
     core.nalloc_ready(allocation.number)
@@ -259,18 +258,25 @@ local function callbacks(allocation, symbols)
     if own.__accept then return own.__accept(connection, true) end
     return true
   end
+  --- Whether another node follows at once.
+  function requests.__close(connection, reason)
+    allocation.quiet = true
+    local again
+    if own.__close then again = own.__close(connection, reason) end
+    if again == nil then again = allocation.options.restart == 'now' end
+    return again
+  end
   return requests
 end
 
---- Reads the lines of the output for the program's function.
-local function pass_output(number, receive)
-  internal.start(function()
-    internal.mark_helper(true)
-    for line in function() return core.nalloc_line(number) end do
-      local ok, e = pcall(receive, line)
-      if not ok then internal.log_failure('error', 'the function for the output of a node failed', e) end
-    end
-  end)
+--- Passes the lines that wait to the program's function.
+function internal.pass_node_lines(number)
+  local allocation = allocations[number]
+  if not allocation then return end
+  for line in function() return core.nalloc_line(number) end do
+    local ok, e = pcall(allocation.options.output, line)
+    if not ok then internal.log_failure('error', 'the function for the output of a node failed', e) end
+  end
 end
 
 local function output_word(options)
@@ -306,7 +312,6 @@ function yue.nalloc(...)
       :format(allocation.name))
     core.close_later(id)
   end)
-  if options.output then pass_output(number, options.output) end
   local started = connection.procs['=$yue/node/started']
   local ok, e = pcall(core.call_timed, started, allocation.timeout)
   if not ok then

@@ -20,22 +20,26 @@ local ASK_TIME = 60
 local RELEASED = 'closed by the peer: released'
 
 local owner, job -- the connection, and its answer to the first question
-local asking, changed = 0, yue.event() -- questions that the library waits for
+local asking = 0 -- questions that the library waits for
+
+local function results(ok, ...)
+  if not ok then error((...), 0) end
+  return ...
+end
 
 local function ask(what, ...)
-  local results = { pcall(core.call_timed, owner.procs['=$yue/node/' .. what], ASK_TIME, ...) }
-  if not results[1] then error(results[2], 0) end
-  return unpack(results, 2)
+  return core.call_timed(owner.procs['=$yue/node/' .. what], ASK_TIME, ...)
+end
+
+local function end_asking(...)
+  asking = asking - 1
+  return results(...)
 end
 
 --- Like `ask`; meanwhile the library counts as loading.
 local function ask_while_loading(...)
   asking = asking + 1
-  local results = { pcall(ask, ...) }
-  asking = asking - 1
-  changed:set()
-  if not results[1] then error(results[2], 0) end
-  return unpack(results, 2)
+  return end_asking(pcall(ask, ...))
 end
 
 -- -- Modules ----------------------------------------------------------------------------------------------------------
@@ -67,21 +71,20 @@ local function fetch(name, info)
   if yue.fs.exists(path) then return path end
   yue.fs.mkdir(folder, { parents = true })
   local temporary = ('%s.%d.%s'):format(path, pid, yue.crypto.hex(yue.crypto.random(4)))
-  local file = yue.fs.open(temporary, 'w')
+  yue.fs.write(temporary, '')
   local ok, e = pcall(function()
     local hashes, offset = {}, 0
     while offset < info.size do
       local bytes = ask_while_loading('chunk', name, offset)
       if not bytes or bytes == '' then break end
       hashes[#hashes + 1] = yue.crypto.sha256(bytes)
-      file:write(bytes)
+      yue.fs.append(temporary, bytes)
       offset = offset + #bytes
     end
     if yue.crypto.hex(yue.crypto.sha256(table.concat(hashes))) ~= info.hash then
       error(yue.errors.RuntimeError.new(("the file '%s' changed while it was fetched; fetch it again"):format(name)), 0)
     end
   end)
-  file:close()
   if ok then
     yue.fs.rename(temporary, path)
     return path
@@ -123,15 +126,14 @@ local function run_library()
   if type(result) == 'table' and not internal.is_module(result) then listener:import(result) end
 end
 
---- Waits until the library has returned, or waits for something else than its owner.
+--- Waits until the library has returned, or waits for something that is not part of loading: reading a file is, a sleep
+--- is not.
 local function wait_for(library)
+  local pause = 0
   repeat
-    yue.yield()
-    while asking > 0 and not library:done() do
-      changed:reset()
-      changed:wait()
-    end
-  until library:done() or asking == 0
+    yue.sleep(pause)
+    pause = math.min(pause + 0.0005, 0.02)
+  until library:done() or (asking == 0 and core.node_is_settled(library.id))
 end
 
 local function failure_of(e)
@@ -139,21 +141,25 @@ local function failure_of(e)
   return { ok = false, type = kind, code = code, msg = msg, bt = bt }
 end
 
+--- The link to the owner has ended, and so does the node.
+local function on_end(_, reason)
+  if core.role == 'thread' then return yue.thread.current:exit() end
+  -- A living owner lets its nodes finish. Behind a link that broke it may be dead, and somebody may have taken over.
+  if not (job and job.is_local) and reason ~= RELEASED then core.node_end() end
+  yue.die()
+end
+
 --- The first connection is the owner's. What this returns travels to it.
 local function accept(connection)
   if owner then return false end
   owner = connection
+  -- Not only as a callback of the namespace: a library may have one of its own.
+  connection:bind('close', on_end)
   local asked_at = core.node_clock()
   job = ask('job', { pid = pid, host = host, version = yue.version })
   if core.role == 'node' then core.node_begin(connection._id, asked_at, job.lease, job.grace) end
   for _, key in ipairs { 'id', 'target', 'epoch', 'started' } do yue.node[key] = job[key] end
   yue.node.owner = connection.procs
-  connection:bind('close', function(_, reason)
-    if core.role == 'thread' then yue.thread.current:exit() end
-    -- A living owner lets its nodes finish. Behind a link that broke it may be dead, and somebody may have taken over.
-    if not job.is_local and reason ~= RELEASED then core.node_end() end
-    yue.die()
-  end)
   local library = yue.spawn(run_library)
   wait_for(library)
   if not library:done() then return { ok = true } end
@@ -161,7 +167,14 @@ local function accept(connection)
   return ok and { ok = true } or failure_of(e)
 end
 
-local hidden = { __accept = accept, ['$yue/node/started'] = function() return true end }
+local hidden = {
+  __accept = accept,
+  -- The link may end before it is accepted.
+  __close = function(connection, reason)
+    if not owner or connection == owner then on_end(connection, reason) end
+  end,
+  ['$yue/node/started'] = function() return true end,
+}
 
 if core.role == 'thread' then
   listener = internal.own_listener

@@ -13,6 +13,7 @@ use yue_io::pipe::PipeReader;
 use yue_io::process::{Command, Stdio};
 use yue_rpc::transport::{Events, Transport};
 use yue_rpc::{Error, ErrorKind};
+use yue_scheduler::simulation;
 
 /// A command that leads to a node.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,11 @@ pub(crate) struct ProcessCarrier {
 
 impl ProcessCarrier {
     fn spawn(&self) -> io::Result<Started> {
+        if simulation::is_on() {
+            let text =
+                "processes are outside of the simulation; a node of the target 'thread' is not";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
         let (ours, theirs) = UnixStream::pair()?;
         let (output, its_output) = io::pipe()?;
         let its_output = OwnedFd::from(its_output);

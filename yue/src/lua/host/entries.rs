@@ -43,12 +43,14 @@ pub(crate) enum Entry {
     CheckInvariants,
     /// Chooses the carrier of a node.
     PrepareNode,
+    /// Passes lines of a node's output to the program.
+    PassNodeLines,
     /// The table that programs see as `yue`.
     Yue,
 }
 
 /// The entries that are fields of the prelude's table `internal`.
-const FIELDS: [(Entry, &CStr); 18] = [
+const FIELDS: [(Entry, &CStr); 19] = [
     (Entry::MakeError, c"make_error"),
     (Entry::Wrap, c"wrap"),
     (Entry::DescribeFailure, c"describe_failure"),
@@ -67,6 +69,7 @@ const FIELDS: [(Entry, &CStr); 18] = [
     (Entry::DescribeWaits, c"describe_waits"),
     (Entry::CheckInvariants, c"check_invariants"),
     (Entry::PrepareNode, c"prepare_node"),
+    (Entry::PassNodeLines, c"pass_node_lines"),
 ];
 
 thread_local! {

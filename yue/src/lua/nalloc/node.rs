@@ -1,5 +1,6 @@
 //! A node's natives: its link to the owner, and its lease.
 
+use crate::lua::fibers;
 use crate::lua::host::errors::{error, rpc_error};
 use crate::lua::host::with_host;
 use crate::lua::native::{native, register, register_raw, seconds};
@@ -11,6 +12,7 @@ use std::ffi::c_int;
 use std::time::Duration;
 use yue_luajit::{Error, Stack, ffi, suspending};
 use yue_rpc::{ErrorKind, Listener};
+use yue_scheduler::inspect::FiberState;
 use yue_scheduler::this_loop;
 
 /// The node that this program is.
@@ -95,6 +97,34 @@ native! {
     }
 }
 
+/// Waits that mean that a library is set up: it waits for what its owner, or a timer, will do.
+const SETTLED: [&str; 7] = [
+    "sleep",
+    "an event",
+    "an event that is not set",
+    "a value of a channel",
+    "a signal",
+    "a client's end",
+    "the next tick of a task group",
+];
+
+/// A longer wait of any other kind, such as for a connection to accept, means the same.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
+native! {
+    /// `node_is_settled(fiber)`: whether the fiber has ended, or waits for something that is not part of loading.
+    NodeIsSettled = "node_is_settled", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> bool {
+        let all = this_loop::fibers();
+        let found = all.iter().find(|fiber| fibers::number(fiber.id) == number);
+        Ok(found.is_none_or(|fiber| {
+            let waits = fiber.state == FiberState::Parked;
+            waits && (SETTLED.contains(&fiber.reason) || fiber.duration >= SETTLED_AFTER)
+        }))
+    }
+}
+
 native! {
     /// The owner is gone: ends the process after the grace.
     NodeEndNow = "node_end", suspends: false;
@@ -107,7 +137,7 @@ native! {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(super) fn register_all(stack: Stack<'_>) {
-    register!(stack; NodeFacts, CurrentFolder, NodeClock, NodeBegin, NodeEndNow);
+    register!(stack; NodeFacts, CurrentFolder, NodeClock, NodeBegin, NodeIsSettled, NodeEndNow);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe { register_raw(stack, "node_listen", listen_raw) };
 }

@@ -10,7 +10,7 @@
 
 use crate::lua::files::process::Start;
 use crate::lua::host::entries::Entry;
-use crate::lua::host::errors::{error, stopped};
+use crate::lua::host::errors::error;
 use crate::lua::host::modules::call_prelude;
 use crate::lua::host::{log, with_host};
 use crate::lua::native::{Results, native, register, register_raw, seconds};
@@ -32,8 +32,7 @@ use yue_rpc::session::{Service, Session};
 use yue_rpc::transport::{Events, Transport, connector};
 use yue_rpc::{Address, ErrorKind};
 use yue_scheduler::simulation::Hashing;
-use yue_scheduler::sync::local::Notify;
-use yue_scheduler::{LogLevel, timeout};
+use yue_scheduler::{Builder, LogLevel, set_context, timeout};
 
 /// The lines of output that wait for the program's function; more are dropped.
 const LINES_MAX: usize = 1000;
@@ -53,7 +52,43 @@ struct Owned {
 #[derive(Default)]
 struct LineQueue {
     lines: RefCell<VecDeque<Vec<u8>>>,
-    changed: Notify,
+    /// Whether a fiber passes them on.
+    is_passed_on: Cell<bool>,
+}
+
+impl LineQueue {
+    /// Adds a line, and sees to it that a fiber passes the lines on.
+    fn add(self: &Rc<Self>, number: u64, line: &[u8]) {
+        {
+            let mut lines = self.lines.borrow_mut();
+            if lines.len() >= LINES_MAX {
+                return;
+            }
+            lines.push_back(line.to_vec());
+        }
+        if self.is_passed_on.replace(true) {
+            return;
+        }
+        let this = self.clone();
+        let spawned = Builder::new().name("node lines").spawn(move || {
+            set_context(None);
+            if let Ok(vm) = with_host(|host| host.vm.clone()) {
+                // The prelude logs what the program's function raises.
+                let _ = call_prelude(&vm, Entry::PassNodeLines, encoded(number));
+            }
+            this.is_passed_on.set(false);
+        });
+        if spawned.is_err() {
+            self.is_passed_on.set(false);
+        }
+    }
+}
+
+/// A number in msgpack.
+fn encoded(number: u64) -> Vec<u8> {
+    let mut bytes = vec![0xcf];
+    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes
 }
 
 thread_local! {
@@ -145,7 +180,7 @@ fn open(
     LAST.set(number);
     let (library, target) = (text(library), text(endpoint.address()));
     let lines = Rc::<LineQueue>::default();
-    let receiver = receiver(terms.output, format!("{library}#{number}"), &lines);
+    let receiver = receiver(terms.output, number, format!("{library}#{number}"), &lines);
     let plan = Plan {
         library,
         target,
@@ -178,7 +213,7 @@ fn open(
     Ok((connection, number))
 }
 
-fn receiver(output: Output, name: String, queue: &Rc<LineQueue>) -> Lines {
+fn receiver(output: Output, number: u64, name: String, queue: &Rc<LineQueue>) -> Lines {
     match output {
         Output::Log => Lines::new(Some(Rc::new(move |line: &[u8]| {
             let text = [name.as_bytes(), b": ", line].concat();
@@ -186,13 +221,7 @@ fn receiver(output: Output, name: String, queue: &Rc<LineQueue>) -> Lines {
         }))),
         Output::Function => {
             let queue = queue.clone();
-            Lines::new(Some(Rc::new(move |line: &[u8]| {
-                let mut lines = queue.lines.borrow_mut();
-                if lines.len() < LINES_MAX {
-                    lines.push_back(line.to_vec());
-                    queue.changed.notify_one();
-                }
-            })))
+            Lines::new(Some(Rc::new(move |line: &[u8]| queue.add(number, line))))
         }
         Output::Nowhere => Lines::new(None),
     }
@@ -202,9 +231,7 @@ fn receiver(output: Output, name: String, queue: &Rc<LineQueue>) -> Lines {
 fn prepare(owned: &Rc<Owned>) -> Result<Rc<dyn Carrier>, yue_rpc::Error> {
     let failed = |text: &str| yue_rpc::Error::new(ErrorKind::Allocation, text);
     let vm = with_host(|host| host.vm.clone()).map_err(|_| failed("the program has ended"))?;
-    // The number in msgpack.
-    let mut number = vec![0xcf];
-    number.extend_from_slice(&owned.allocation.number.to_be_bytes());
+    let number = encoded(owned.allocation.number);
     owned.carrier.take();
     call_prelude(&vm, Entry::PrepareNode, number).map_err(|failure| {
         let kind = ErrorKind::from_name(&failure.type_name).unwrap_or(ErrorKind::Allocation);
@@ -336,28 +363,12 @@ native! {
 }
 
 native! {
-    /// The next line for the program's function; nil when the allocation has ended.
-    NallocLine = "nalloc_line", suspends: true;
+    /// The next line for the program's function; nil when none waits.
+    NallocLine = "nalloc_line", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(number) -> Option<Vec<u8>> {
-        // Held weakly between the lines: the fiber that asks must not keep the allocation.
         let Ok(owned) = find(number) else { return Ok(None) };
-        let queue = owned.lines.clone();
-        let allocation = Rc::downgrade(&owned.allocation);
-        drop(owned);
-        loop {
-            let line = queue.lines.borrow_mut().pop_front();
-            if line.is_some() || allocation.strong_count() == 0 {
-                return Ok(line);
-            }
-            queue.changed.notified().map_err(stopped)?;
-        }
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        self.lines.changed.notify_all();
+        Ok(owned.lines.lines.borrow_mut().pop_front())
     }
 }
 
