@@ -55,6 +55,10 @@ fn main() {
     set_flags_of_target(&out);
     let artifacts = luajit_src::Build::new().debug(debug).build();
 
+    // Compiles Lua to bytecode for the libraries built here. It may not run on the machine that builds.
+    let command = out.join("luajit-build/src/luajit");
+    println!("cargo:command={}", command.display());
+
     embed_jit_modules(&out);
     let mut shim = cc::Build::new();
     shim.file("shim/shim.c")

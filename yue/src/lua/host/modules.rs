@@ -16,79 +16,73 @@ use yue_rpc::ErrorKind;
 use yue_scheduler::{Builder, StackClass, simulation};
 
 /// The files, in the order in which they run.
-const FILES: &[(&str, &str)] = &[
-    ("environment", include_str!("../../../lua/environment.lua")),
-    ("packages", include_str!("../../../lua/packages.lua")),
-    ("errors", include_str!("../../../lua/errors.lua")),
-    ("fibers", include_str!("../../../lua/fibers.lua")),
-    ("emitters", include_str!("../../../lua/emitters.lua")),
-    ("locks", include_str!("../../../lua/locks.lua")),
-    ("channels", include_str!("../../../lua/channels.lua")),
-    ("tasks", include_str!("../../../lua/tasks.lua")),
-    ("shared", include_str!("../../../lua/shared.lua")),
-    ("json", include_str!("../../../lua/json.lua")),
-    ("crypto", include_str!("../../../lua/crypto.lua")),
-    ("readers", include_str!("../../../lua/readers.lua")),
-    ("fs", include_str!("../../../lua/fs.lua")),
-    ("process", include_str!("../../../lua/process.lua")),
-    ("net", include_str!("../../../lua/net.lua")),
+const FILES: &[&str] = &[
+    "environment",
+    "packages",
+    "errors",
+    "fibers",
+    "emitters",
+    "locks",
+    "channels",
+    "tasks",
+    "shared",
+    "json",
+    "crypto",
+    "readers",
+    "fs",
+    "process",
+    "net",
     #[cfg(feature = "http")]
-    ("http", include_str!("../../../lua/http.lua")),
-    ("standard", include_str!("../../../lua/standard.lua")),
-    ("namespace", include_str!("../../../lua/namespace.lua")),
-    ("proxy", include_str!("../../../lua/proxy.lua")),
-    ("rpc", include_str!("../../../lua/rpc.lua")),
-    ("traces", include_str!("../../../lua/traces.lua")),
-    ("latest", include_str!("../../../lua/latest.lua")),
-    ("ports", include_str!("../../../lua/ports.lua")),
-    ("describe", include_str!("../../../lua/describe.lua")),
-    ("members", include_str!("../../../lua/members.lua")),
-    ("groups", include_str!("../../../lua/groups.lua")),
-    ("log", include_str!("../../../lua/log.lua")),
-    ("metrics", include_str!("../../../lua/metrics.lua")),
-    ("state", include_str!("../../../lua/state.lua")),
-    ("reload", include_str!("../../../lua/reload.lua")),
-    ("folders", include_str!("../../../lua/folders.lua")),
-    ("development", include_str!("../../../lua/development.lua")),
-    ("watch", include_str!("../../../lua/watch.lua")),
+    "http",
+    "standard",
+    "namespace",
+    "proxy",
+    "rpc",
+    "traces",
+    "latest",
+    "ports",
+    "describe",
+    "members",
+    "groups",
+    "log",
+    "metrics",
+    "state",
+    "reload",
+    "folders",
+    "development",
+    "watch",
     // After those that read the program's own files, which are the machine's.
-    (
-        "simulated_files",
-        include_str!("../../../lua/simulated_files.lua"),
-    ),
+    "simulated_files",
     #[cfg(feature = "http")]
-    ("http_routes", include_str!("../../../lua/http_routes.lua")),
+    "http_routes",
     #[cfg(feature = "http")]
-    (
-        "http_requests",
-        include_str!("../../../lua/http_requests.lua"),
-    ),
+    "http_requests",
     #[cfg(feature = "http")]
-    ("http_server", include_str!("../../../lua/http_server.lua")),
+    "http_server",
     #[cfg(feature = "http")]
-    ("http_files", include_str!("../../../lua/http_files.lua")),
-    ("program", include_str!("../../../lua/program.lua")),
-    ("threads", include_str!("../../../lua/threads.lua")),
-    ("pretty", include_str!("../../../lua/pretty.lua")),
-    ("console", include_str!("../../../lua/console.lua")),
-    ("completion", include_str!("../../../lua/completion.lua")),
-    ("repl", include_str!("../../../lua/repl.lua")),
-    ("report", include_str!("../../../lua/report.lua")),
-    ("wait_graph", include_str!("../../../lua/wait_graph.lua")),
-    ("node", include_str!("../../../lua/node.lua")),
-    ("carriers", include_str!("../../../lua/carriers.lua")),
-    ("nalloc", include_str!("../../../lua/nalloc.lua")),
-    ("sim", include_str!("../../../lua/sim.lua")),
+    "http_files",
+    "program",
+    "threads",
+    "pretty",
+    "console",
+    "completion",
+    "repl",
+    "report",
+    "wait_graph",
+    "node",
+    "carriers",
+    "nalloc",
+    "sim",
 ];
 
 /// The file that a simulated host runs before the others: clocks and random numbers.
-const VIRTUAL_TIME: (&str, &str) = (
-    "virtual_time",
-    include_str!("../../../lua/virtual_time.lua"),
-);
+const VIRTUAL_TIME: &str = "virtual_time";
 
 /// The file that a simulated host runs after the others: what the simulation does not contain.
-const OUTSIDE: (&str, &str) = ("outside", include_str!("../../../lua/outside.lua"));
+const OUTSIDE: &str = "outside";
+
+/// The code of each file by its name, sorted: bytecode that the build script has made, or source.
+const CODE: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/prelude.rs"));
 
 /// Installs `yue` in the host's VM. In a fiber that runs no Lua yet.
 pub(crate) fn install(host: &Rc<Host>) -> Result<(), VmError> {
@@ -101,8 +95,8 @@ pub(crate) fn install(host: &Rc<Host>) -> Result<(), VmError> {
     let if_simulated = |file| simulation::is_on().then_some(file);
     let before = if_simulated(VIRTUAL_TIME);
     let files = before.iter().chain(FILES);
-    for (name, source) in files.chain(&if_simulated(OUTSIDE)) {
-        run_file(host, name, source, tables)?;
+    for name in files.chain(&if_simulated(OUTSIDE)) {
+        run_file(host, name, tables)?;
     }
     let vm = &raw const host.vm;
     // SAFETY: the host outlives the protected call.
@@ -277,10 +271,14 @@ unsafe fn push_error_kinds(stack: Stack<'_>) {
     }
 }
 
-fn run_file(host: &Rc<Host>, name: &str, source: &str, tables: Tables) -> Result<(), VmError> {
+fn run_file(host: &Rc<Host>, name: &str, tables: Tables) -> Result<(), VmError> {
     let mut thread: LuaState = host.vm.borrow_state()?;
     let chunk = std::ffi::CString::new(format!("=[yue]/{name}.lua")).unwrap_or_default();
-    thread.load(source.as_bytes(), &chunk)?;
+    let place = CODE.binary_search_by_key(&name, |(name, _)| *name);
+    let code = place.map(|place| CODE[place].1);
+    let code = code.map_err(|_| VmError::Lua(format!("the prelude has no file {name}.lua")))?;
+    // SAFETY: the build script has made it, with the command of the LuaJIT that is linked.
+    unsafe { thread.load_trusted(code, &chunk) }?;
     let state = thread.raw();
     // SAFETY: an idle state owned here, with a function on it and room for three values; reading the registry, and a
     // field of a table that has no metatable, raises nothing: the name is a string already.
@@ -365,5 +363,20 @@ pub(crate) fn call_prelude(vm: &Vm, function: Entry, argument: Vec<u8>) -> Resul
     match spawned.map_err(|error| runtime(error.to_string()))?.join() {
         Ok(outcome) => outcome,
         Err(error) => Err(runtime(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_file_of_the_prelude_is_bytecode() {
+        assert!(CODE.is_sorted_by_key(|(name, _)| *name));
+        for name in FILES.iter().chain([&VIRTUAL_TIME, &OUTSIDE]) {
+            let place = CODE.binary_search_by_key(name, |(name, _)| *name);
+            let (_, code) = CODE[place.unwrap_or_else(|_| panic!("{name} is missing"))];
+            assert!(code.starts_with(b"\x1bLJ"), "{name} is source");
+        }
     }
 }
