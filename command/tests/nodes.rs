@@ -24,7 +24,7 @@ function spin() while true do end end
 function sleep() yue.sleep(1000) end
 ";
 
-/// Allocates nodes of every kind, for ever, with children and work that ends by no message.
+/// Allocates nodes of every kind again and again, with children, and work that no message ends.
 const OWNER: &str = "
 local library = yue.args[1]
 local far = { command = { yue.node.binary, 'node' } }

@@ -55,7 +55,9 @@ function internal.check_target(target)
     if target.address == nil then fail('a target that is a table has a command or an address') end
     return 'machine', internal.to_text(target.address), false
   end
-  if type(target) ~= 'string' then fail('a target is a text, a table or a function, not ' .. internal.describe_value(target)) end
+  if type(target) ~= 'string' then
+    fail('a target is a text, a table or a function, not ' .. internal.describe_value(target))
+  end
   local scheme = split(target) or 'yue'
   if not schemes[scheme] then
     local known = {}
@@ -72,7 +74,7 @@ function internal.carry(allocation, target)
   for _ = 1, PROVIDERS_MAX do
     if type(target) == 'function' then
       local options = allocation.options
-      target = target { id = allocation.name, cpu = options.cpu, memory = allocation.memory, lifetime = options.lifetime }
+      target = target { id = allocation.name, cpu = options.cpu, memory = allocation.memory }
       if target == nil then allocation_error('the provider returned no target') end
       internal.check_target(target)
     elseif type(target) == 'table' and target.command == nil then
@@ -84,7 +86,9 @@ function internal.carry(allocation, target)
   if target == nil or target == 'local' then return carry_local(allocation) end
   if target == 'thread' then return carry_thread(allocation) end
   if type(target) == 'table' then return carry_command(allocation, target.command, false) end
-  if type(target) ~= 'string' then allocation_error('the provider returned providers only, ' .. PROVIDERS_MAX .. ' times') end
+  if type(target) ~= 'string' then
+    allocation_error('the provider returned providers only, ' .. PROVIDERS_MAX .. ' times')
+  end
   local scheme, rest = split(target)
   local carry = schemes[scheme or 'yue']
   if not carry then allocation_error(("there is no carrier for '%s'"):format(target)) end

@@ -81,7 +81,9 @@ end
 local function arguments(count, first, second, third)
   if count > 3 then fail('it takes a target, a library and options') end
   if count == 3 or (count == 2 and type(second) ~= 'table') then
-    if third ~= nil and type(third) ~= 'table' then fail('options are a table, not ' .. internal.describe_value(third)) end
+    if third ~= nil and type(third) ~= 'table' then
+      fail('options are a table, not ' .. internal.describe_value(third))
+    end
     return first, second, third or {}
   end
   return nil, first, second or {}
@@ -99,7 +101,9 @@ local function read_library(library)
   end
   local facts = yue.fs.stat(library)
   if not facts then fail(("cannot read the library '%s': there is no such file"):format(library)) end
-  if facts.kind ~= 'file' then fail(("cannot read the library '%s': it is not a file, but a %s"):format(library, facts.kind)) end
+  if facts.kind ~= 'file' then
+    fail(("cannot read the library '%s': it is not a file, but a %s"):format(library, facts.kind))
+  end
   local text = yue.fs.read(library)
   if text:sub(1, 1) == '\27' then return library, { code = text }, library:match('^(.*)/') or '.' end
   return library:match('[^/]+$'), { text = text, path = library }, library:match('^(.*)/') or '.'

@@ -110,8 +110,8 @@ impl Child {
         })
     }
 
-    /// Like [`Child::wait`], and kills the processes of the child's group that are left when the child ends. It must have
-    /// been started as the leader of a group, by [`process_group(0)`](super::Command::process_group) or
+    /// Like [`Child::wait`], and kills the processes of the child's group that are left when the child ends. It must
+    /// have been started as the leader of a group, by [`process_group(0)`](super::Command::process_group) or
     /// [`new_session`](super::Command::new_session).
     ///
     /// # Errors

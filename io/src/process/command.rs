@@ -150,8 +150,8 @@ impl Command {
     /// other programs do not inherit it.
     pub fn inherit(&mut self, descriptor: OwnedFd) -> &mut Self {
         let keep = move || sys::keep_at_exec(descriptor.as_fd());
-        // SAFETY: between fork and exec only an async-signal-safe call is made, and nothing is allocated. It changes the
-        // child's copy of the table of descriptors.
+        // SAFETY: between fork and exec only an async-signal-safe call is made, and nothing is allocated. It changes
+        // the child's copy of the table of descriptors.
         unsafe { self.inner.pre_exec(keep) };
         self
     }

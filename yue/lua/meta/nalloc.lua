@@ -5,7 +5,7 @@
 local yue = {}
 
 ---@class yue.NallocOptions
----@field timeout? number Seconds for the whole allocation: 5 on this machine, 30 on a host, 300 for one that must be made.
+---@field timeout? number Seconds for the whole allocation: 5 on this machine, 30 on a host, 300 on a new one.
 ---@field lease? number Seconds that a node lives without hearing from its owner (10).
 ---@field grace? number Seconds between the notice that the owner is gone and the node's end, part of the lease (0).
 ---@field restart? 'now'|'call'|false What follows the loss of a node: nothing (false).
@@ -26,7 +26,7 @@ local yue = {}
 
 ---Starts a node that runs `library`, and returns the library's procedures. Without a target the node is a child of this
 ---process. The node ends with its connection: when it is closed or collected, or when this program ends in any way.
----@param target string|{ command: string[] }|{ address: string, release?: function }|(fun(need: yue.NallocRequest): any)
+---@param target string|{ command: string[] }|{ address: string }|(fun(need: yue.NallocRequest): any)
 ---@param library string|function
 ---@param options? yue.NallocOptions
 ---@return table procs

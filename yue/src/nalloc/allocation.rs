@@ -14,11 +14,11 @@ use yue_rpc::{Error, ErrorKind};
 use yue_scheduler::sync::local::Notify;
 use yue_scheduler::{Instant, now};
 
-/// Restarts of a node that keeps ending are no remedy: so many are tried in [`RESTARTS_TIME`], then the node is lost.
+/// A node that keeps ending is restarted so often within [`RESTARTS_TIME`]; then it is lost.
 const RESTARTS_MAX: usize = 5;
 const RESTARTS_TIME: Duration = Duration::from_secs(60);
 
-/// What follows the loss of a node.
+/// The consequence of the loss of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Restart {
     /// Nothing: calls fail.
@@ -79,12 +79,12 @@ pub(crate) struct Allocation {
     pub(crate) number: u64,
     pub(crate) plan: Plan,
     pub(crate) lease: OwnerLease,
-    /// What the node and its carrier have printed.
+    /// The output of the node and its carrier.
     pub(crate) lines: Lines,
     /// Set by the link: the epoch of the node, counted from 1.
     epoch: Cell<u64>,
     stage: Cell<Stage>,
-    /// How the last node ended, once it has.
+    /// The end of the last node, described, once it has ended.
     end: RefCell<Option<String>>,
     /// The starts of the last nodes.
     starts: RefCell<VecDeque<Instant>>,
@@ -121,7 +121,7 @@ impl Allocation {
         self.stage.set(stage);
     }
 
-    /// How the last node ended; `None` while it runs.
+    /// The end of the last node, described; `None` while it runs.
     pub(crate) fn end(&self) -> Option<String> {
         self.end.borrow().clone()
     }

@@ -44,7 +44,7 @@ pub(crate) struct Life {
     events: RefCell<Option<Rc<dyn Events>>>,
     /// The link's result, while it waits for the end of the process.
     result: RefCell<Option<io::Result<()>>>,
-    /// How the process, or the lease, ended.
+    /// The end of the process, or of the lease, described.
     end: RefCell<Option<String>>,
     /// The link below.
     link: RefCell<Option<Rc<dyn Transport>>>,
@@ -131,8 +131,8 @@ impl Life {
         Ok(life.begin(link))
     }
 
-    /// Watches over a link that a carrier has made without a process of its own. Nothing but the lease proves the end of
-    /// its node; `is_node`: the end of the link does.
+    /// Watches over a link that a carrier has made without a process of its own. If `is_node`, the end of the link
+    /// proves the end of the node; else only the lease does.
     #[cfg(feature = "lua")]
     pub(crate) fn of_link(
         allocation: &Rc<Allocation>,

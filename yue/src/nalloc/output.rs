@@ -1,4 +1,4 @@
-//! The output of nodes and their carriers: always read, line by line, into the owner's log or a function of the program.
+//! The output of nodes and their carriers: always read, line by line, for the owner's log or a function of the program.
 //!
 //! A node that floods its output costs its owner reading, but neither memory nor log: lines are cut at [`LINE_MAX`],
 //! and above [`LINES_PER_SECOND`] they are counted instead of passed on.

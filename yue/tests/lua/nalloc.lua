@@ -4,7 +4,7 @@ local check = require 'check'
 local nodes = require 'nodes'
 local double = function(x) return 2 * x end
 
--- -- One verb over every carrier ---------------------------------------------------------------------------------------
+-- -- One verb over every carrier --------------------------------------------------------------------------------------
 
 local targets = {
   { name = 'this machine', mode = 'node' },
@@ -40,15 +40,16 @@ for _, carrier in ipairs(targets) do
 end
 nodes.wait_until('the end of the thread', function() return yue.thread.count() == 0 end)
 
--- -- The library -------------------------------------------------------------------------------------------------------
+-- -- The library ------------------------------------------------------------------------------------------------------
 
--- A function, a table that it returns, and one that waits for ever.
+-- A function, a table that it returns, and one that waits.
 local fn = yue.nalloc(function()
   function hello(name) return 'hello ' .. name end
   return { bye = function(name) return 'bye ' .. name end }
 end)
 check.equal(fn.hello('frodo') .. fn.bye('sam'), 'hello frodobye sam')
-local waiting = yue.nalloc(nodes.write('waits.lua', 'function f() return 1 end yue.sleep(1000) function g() end'))
+local waits = 'function f() return 1 end yue.sleep(1000) function g() end'
+local waiting = yue.nalloc(nodes.write('waits.lua', waits))
 check.equal(waiting.f(), 1)
 check.raises('NoMethodError', nil, waiting.g)
 
@@ -70,7 +71,7 @@ nodes.write('second.lua', 'return { value = 41 }')
 local user = yue.nalloc(nodes.write('user.lua', 'local m = require "first" function value() return m.value end'))
 check.equal(user.value(), 42)
 
--- -- Arguments ---------------------------------------------------------------------------------------------------------
+-- -- Arguments --------------------------------------------------------------------------------------------------------
 
 for _, case in ipairs {
   { 'there is no option tiemout', nodes.library, { tiemout = 1 } },
@@ -91,14 +92,14 @@ for _, case in ipairs {
   check.raises('ArgumentError', case[1], yue.nalloc, unpack(case, 2, table.maxn(case)))
 end
 
--- -- Failures say the stage, the reason and the last lines ---------------------------------------------------------------
+-- -- Failures say the stage, the reason and the last lines ------------------------------------------------------------
 
 local function command(text) return { command = { 'sh', '-c', text } } end
 e = check.raises('AllocationError', "waiting for the node's first message", yue.nalloc, command 'exit 3', nodes.library)
 check.contains(e.msg, 'ended with status 3')
 e = check.raises(
-  'AllocationError', 'ended with status 1', yue.nalloc, command 'echo the door >&2; echo is shut >&2; exit 1', nodes.library,
-  { output = false }
+  'AllocationError', 'ended with status 1', yue.nalloc, command 'echo the door >&2; echo is shut >&2; exit 1',
+  nodes.library, { output = false }
 )
 check.contains(e.msg, 'Its last lines:\n  the door\n  is shut')
 e = check.raises('AllocationError', 'cannot start', yue.nalloc, { command = { '/nowhere/yue' } }, nodes.library)
@@ -112,9 +113,8 @@ check.raises('AllocationError', 'killed by signal 9', yue.nalloc, command 'kill 
 for _, text in ipairs { 'echo nonsense', 'cat', 'yes', 'head -c 100000 /dev/urandom; sleep 100' } do
   check.raises('AllocationError', nil, yue.nalloc, command(text), nodes.library, { timeout = 1, output = false })
 end
-e = check.raises(
-  'AllocationError', 'loading the library', yue.nalloc, nodes.write('spins.lua', 'while true do end'), { timeout = 0.5 }
-)
+local spins = nodes.write('spins.lua', 'while true do end')
+check.raises('AllocationError', 'loading the library', yue.nalloc, spins, { timeout = 0.5 })
 check.raises('AllocationError', 'no target', yue.nalloc, function() end, nodes.library)
 check.raises('AllocationError', 'providers only', yue.nalloc, (function()
   local function again() return again end

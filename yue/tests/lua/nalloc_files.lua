@@ -35,8 +35,8 @@ for _, target in ipairs { 'local', far } do
     check.equal(node.load_module(name), value)
   end
   for _, name in ipairs {
-    '../simple', '/etc/passwd', 'etc.passwd', '.hidden', 'linked', 'a b', '', 'simple.', '.', ('x'):rep(300), 'pack/inner',
-    'none', 'simple\0',
+    '../simple', '/etc/passwd', 'etc.passwd', '.hidden', 'linked', 'a b', '', 'simple.', '.', ('x'):rep(300), 'none',
+    'pack/inner', 'simple\0',
   } do
     local ok, message = node.try_module(name)
     check.equal(ok, false, name)
@@ -48,8 +48,8 @@ for _, target in ipairs { 'local', far } do
   check.equal(node.read('assets/one.txt'), 'one')
   check.equal(node.path_of('map.bin') == nodes.place .. '/map.bin', target == 'local')
   for _, name in ipairs {
-    'assets/link.txt', 'assets/.env', 'assets/../secret.txt', '../secret.txt', '/etc/passwd', 'etc/passwd', 'missing', '.hidden.lua',
-    'assets', '', 'map.bin/', './map.bin', 'pack/inner.lua',
+    'assets/link.txt', 'assets/.env', 'assets/../secret.txt', '../secret.txt', '/etc/passwd', 'etc/passwd', 'missing',
+    '.hidden.lua', 'assets', '', 'map.bin/', './map.bin', 'pack/inner.lua',
   } do
     check.raises('ArgumentError', nil, node.read, name)
   end

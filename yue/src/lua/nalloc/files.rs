@@ -74,8 +74,8 @@ fn read_beneath(
 }
 
 native! {
-    /// `read_beneath(folder, path, offset, max)`: the bytes of a file in the folder, and its size; nil if there is none,
-    /// or if a link is on the way.
+    /// `read_beneath(folder, path, offset, max)`: bytes of a file in the folder, and its size; nil if there is none, or
+    /// a link is on the way.
     ReadBeneath = "read_beneath", suspends: true;
     read(stack) -> (&'a [u8], &'a [u8], f64, f64) {
         (stack.bytes(1), stack.bytes(2), stack.number(3), stack.number(4))

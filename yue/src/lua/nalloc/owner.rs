@@ -106,7 +106,7 @@ fn find(number: f64) -> Result<Rc<Owned>, Error> {
     found.ok_or_else(|| error(ErrorKind::ConnectionLost, "the node's connection is closed"))
 }
 
-/// Where the lines of a node go.
+/// The receiver of a node's lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Output {
     Log,
