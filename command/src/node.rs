@@ -2,7 +2,7 @@
 
 use yue::Choice;
 use yue::lua::Script;
-use yue::nalloc::NodeEnd;
+use yue::nalloc::{LIFELINE, NodeEnd};
 use yue_scheduler::log_outcome;
 
 /// Run the library of the program that started this one (yue.nalloc does).
@@ -12,7 +12,7 @@ Programs start nodes by yue.nalloc, which speaks with them over their standard
 input and output. By hand it is of no use.")]
 pub(crate) struct Arguments {
     /// The descriptor that ends when the owner does.
-    #[arg(long, value_name = "FD")]
+    #[arg(long, value_name = "FD", env = LIFELINE, hide = true)]
     lifeline: Option<i32>,
 
     /// I/O driver: uring, mio, or auto.
@@ -22,6 +22,8 @@ pub(crate) struct Arguments {
 
 /// Runs the command; returns the exit code.
 pub(crate) fn main(arguments: Arguments) -> i32 {
+    // SAFETY: the process has one thread. Its own children are no nodes.
+    unsafe { std::env::remove_var(LIFELINE) };
     let end = match NodeEnd::take(arguments.lifeline) {
         Ok(end) => end,
         Err(error) => {

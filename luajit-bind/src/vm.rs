@@ -240,6 +240,17 @@ impl Vm {
         (kib as usize) << 10 | rest as usize
     }
 
+    /// Stops the collector, for work that makes no garbage, or lets it continue.
+    pub fn set_collecting(&self, on: bool) {
+        let what = if on {
+            ffi::LUA_GCRESTART
+        } else {
+            ffi::LUA_GCSTOP
+        };
+        // SAFETY: both set a threshold, and raise nothing.
+        unsafe { ffi::lua_gc(self.0.main, what, 0) };
+    }
+
     /// Runs one step of the collector, for an idle loop: install it as the loop's idle hook. Returns whether it should
     /// be called again soon: not when a cycle has ended and little was allocated since, or when the program has stopped
     /// the collector.

@@ -173,7 +173,7 @@ local function node_requests(allocation)
     ['$yue/node/job'] = function(facts)
       if type(facts) ~= 'table' then error(yue.errors.ArgumentError.new('a node says who it is'), 0) end
       sources = {}
-      local _, epoch = core.nalloc_state(allocation.number)
+      local epoch = core.nalloc_epoch(allocation.number)
       allocation.version = allocation.library_version
       allocation.node = {
         id = allocation.number, target = allocation.target_name, epoch = epoch, started = yue.time(),
@@ -224,18 +224,13 @@ end
 
 --- The error of an allocation that failed: the stage, and the last lines of the machine.
 local function allocation_error(allocation, e)
-  pcall(core.nalloc_settle, allocation.number)
-  local known, stage, _, ended, lines = pcall(core.nalloc_state, allocation.number)
-  local parts = { ('cannot allocate a node for %s on %s'):format(allocation.library_name, allocation.target_name) }
-  if known then parts[#parts + 1] = (', while %s'):format(stage) end
-  local cause = known and ended or nil
+  local cause = internal.is_error(e) and e.msg or internal.to_text(e)
   if internal.is_error(e) and e.type == 'TimeoutError' then
-    cause = cause or ('it took longer than %g s'):format(allocation.timeout)
+    cause = ('it took longer than %g s'):format(allocation.timeout)
   end
-  parts[#parts + 1] = ': ' .. internal.to_text(cause or (internal.is_error(e) and e.msg) or e)
-  if known and lines ~= '' then parts[#parts + 1] = '\nIts last lines:\n  ' .. lines:gsub('\n', '\n  ') end
-  local failure = yue.errors.AllocationError.new(table.concat(parts))
-  failure.stage = known and stage or nil
+  local ok, text, stage = pcall(core.nalloc_failure, allocation.number, cause)
+  local failure = yue.errors.AllocationError.new(ok and text or cause)
+  failure.stage = ok and stage or nil
   return failure
 end
 

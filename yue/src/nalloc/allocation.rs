@@ -131,6 +131,27 @@ impl Allocation {
         self.changed.notify_all();
     }
 
+    /// Describes why a node could not be allocated: the step, the cause, and the last lines that it has printed.
+    pub(crate) fn failure(&self, cause: &str) -> String {
+        let Plan {
+            library, target, ..
+        } = &self.plan;
+        let stage = self.stage().text();
+        let end = self.end();
+        let cause = end.as_deref().unwrap_or(cause);
+        let mut text =
+            format!("cannot allocate a node for {library} on {target}, while {stage}: {cause}");
+        let lines = self.lines.last();
+        if !lines.is_empty() {
+            text.push_str("\nIts last lines:");
+            for line in lines {
+                text.push_str("\n  ");
+                text.push_str(&String::from_utf8_lossy(&line));
+            }
+        }
+        text
+    }
+
     /// The owner has closed the allocation: no other node follows.
     pub(crate) fn close(&self) {
         self.closed.set(true);

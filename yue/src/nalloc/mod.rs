@@ -10,8 +10,11 @@
 //! The session of an owner is like any other: it connects when it is used, holds calls until the node has loaded the
 //! library, and fails them when the link ends. The connector starts a node instead of connecting to a server.
 //!
+//! From Rust, [`Node`] runs an entry of the same program in a process of its own; [`serve`] has an example. Lua programs
+//! call `yue.nalloc`.
+//!
 //! The machine cleans up itself. A node ends when its owner does: the lifeline of a child ends, or nobody renews the
-//! lease of a node elsewhere ([`lease`]). What the owner does ([`life`]) is a courtesy.
+//! lease of a node elsewhere (`lease.rs`). What the owner does (`life.rs`) is a courtesy.
 
 mod allocation;
 mod connector;
@@ -22,16 +25,21 @@ mod node;
 mod output;
 mod owner;
 mod process;
+mod program;
+
+pub use allocation::Restart;
+pub use node::NodeEnd;
+pub use process::LIFELINE;
+pub use program::{Entry, Node, NodeBuilder, serve};
 
 #[cfg(feature = "lua")]
-pub(crate) use allocation::{Allocation, Plan, Restart, Stage};
+pub(crate) use allocation::{Allocation, Plan, Stage};
 #[cfg(feature = "lua")]
 pub(crate) use connector::{Carrier, NodeConnector};
 #[cfg(feature = "lua")]
 pub(crate) use lease::clock;
 #[cfg(feature = "lua")]
 pub(crate) use life::Life;
-pub use node::NodeEnd;
 #[cfg(feature = "lua")]
 pub(crate) use output::Lines;
 #[cfg(feature = "lua")]

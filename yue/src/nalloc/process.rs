@@ -15,6 +15,9 @@ use yue_rpc::transport::{Events, Transport};
 use yue_rpc::{Error, ErrorKind};
 use yue_scheduler::simulation;
 
+/// The variable with the number of the descriptor that ends when a node's owner does.
+pub const LIFELINE: &str = "YUE_NODE_LIFELINE";
+
 /// A command that leads to a node.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ProcessCarrier {
@@ -63,7 +66,7 @@ impl ProcessCarrier {
             let (its, ours) = io::pipe()?;
             let its = OwnedFd::from(its);
             command
-                .arg(format!("--lifeline={}", its.as_raw_fd()))
+                .env(LIFELINE, its.as_raw_fd().to_string())
                 .inherit(its);
             lifeline = Some(OwnedFd::from(ours));
         }

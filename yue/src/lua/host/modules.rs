@@ -95,9 +95,12 @@ pub(crate) fn install(host: &Rc<Host>) -> Result<(), VmError> {
     let if_simulated = |file| simulation::is_on().then_some(file);
     let before = if_simulated(VIRTUAL_TIME);
     let files = before.iter().chain(FILES);
+    // Most of what is made here stays.
+    host.vm.set_collecting(false);
     for name in files.chain(&if_simulated(OUTSIDE)) {
         run_file(host, name, tables)?;
     }
+    host.vm.set_collecting(true);
     let vm = &raw const host.vm;
     // SAFETY: the host outlives the protected call.
     host.vm

@@ -13,7 +13,7 @@ use crate::lua::host::entries::Entry;
 use crate::lua::host::errors::error;
 use crate::lua::host::modules::call_prelude;
 use crate::lua::host::{log, with_host};
-use crate::lua::native::{Results, native, register, register_raw, seconds};
+use crate::lua::native::{native, register, register_raw, seconds};
 use crate::lua::program::threads;
 use crate::lua::rpc::connections::with_connections;
 use crate::lua::rpc::endpoints::{Endpoint, new_service};
@@ -316,49 +316,25 @@ native! {
     }
 }
 
-/// The state of an allocation: its stage, its epoch, how its last node ended, and the last lines.
-pub(crate) struct State {
-    stage: &'static str,
-    epoch: f64,
-    end: Option<String>,
-    lines: Vec<u8>,
-}
-
-impl Results for State {
-    fn push(&mut self, stack: Stack<'_>) -> c_int {
-        stack.push_bytes(self.stage.as_bytes());
-        stack.push_number(self.epoch);
-        let pushed = self.end.push(stack);
-        stack.push_bytes(&self.lines);
-        3 + pushed
-    }
+native! {
+    /// The number of nodes that the allocation has had.
+    NallocEpoch = "nalloc_epoch", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> f64 { Ok(find(number)?.allocation.epoch() as f64) }
 }
 
 native! {
-    /// `nalloc_state(number)`: the stage, the epoch, how the last node ended or nil, the last lines of its output.
-    NallocState = "nalloc_state", suspends: false;
-    read(stack) -> f64 { stack.number(1) }
-    run(number) -> State {
+    /// `nalloc_failure(number, cause)`: the message of an allocation that failed, and its step. Waits until the output
+    /// of an ended node has been read to its end, but not for long.
+    NallocFailure = "nalloc_failure", suspends: true;
+    read(stack) -> (f64, &'a [u8]) { (stack.number(1), stack.bytes(2)) }
+    run((number, cause)) -> (String, String) {
         let owned = find(number)?;
         let allocation = &owned.allocation;
-        Ok(State {
-            stage: allocation.stage().text(),
-            epoch: allocation.epoch() as f64,
-            end: allocation.end(),
-            lines: allocation.lines.last().join(&b"\n"[..]),
-        })
-    }
-}
-
-native! {
-    /// Waits until the output of an ended node has been read to its end, but not for long.
-    NallocSettle = "nalloc_settle", suspends: true;
-    read(stack) -> f64 { stack.number(1) }
-    run(number) -> () {
-        let owned = find(number)?;
         // An error means that the time has passed.
-        let _ = timeout(OUTPUT_TIME, || owned.allocation.lines.wait_for_end());
-        Ok(())
+        let _ = timeout(OUTPUT_TIME, || allocation.lines.wait_for_end());
+        let cause = String::from_utf8_lossy(cause);
+        Ok((allocation.failure(&cause), allocation.stage().text().to_owned()))
     }
 }
 
@@ -374,7 +350,7 @@ native! {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(super) fn register_all(stack: Stack<'_>) {
-    register!(stack; NallocCarry, NallocCarryThread, NallocReady, NallocClose, NallocState, NallocSettle, NallocLine);
+    register!(stack; NallocCarry, NallocCarryThread, NallocReady, NallocClose, NallocEpoch, NallocFailure, NallocLine);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe { register_raw(stack, "nalloc_open", open_raw) };
 }
