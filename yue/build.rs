@@ -1,8 +1,8 @@
 //! Compiles the prelude, the part of the API that is written in Lua, to bytecode, and writes the table of its files.
 //!
 //! Parsing it takes 10 ms at the start of each VM, loading its bytecode 1 ms. The compiler is LuaJIT's own command,
-//! which `yue-luajit` has built beside the library, with the same settings. Where it does not run, because this build is
-//! for another machine, the table has the sources: the API is the same, and starts later.
+//! which `yue-luajit` has built beside the library, with the same settings. Where it does not run, because this build
+//! is for another machine, the table has the sources: the API is the same, and starts later.
 
 use std::env;
 use std::fs;

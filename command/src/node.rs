@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 
 /// Runs the command; returns the exit code.
 pub(crate) fn main(arguments: Arguments) -> i32 {
-    // SAFETY: the process has one thread. Its own children are no nodes.
+    // SAFETY: the process has one thread. Its own children are not nodes.
     unsafe { std::env::remove_var(LIFELINE) };
     let end = match NodeEnd::take(arguments.lifeline) {
         Ok(end) => end,

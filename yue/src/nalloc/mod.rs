@@ -10,8 +10,8 @@
 //! The session of an owner is like any other: it connects when it is used, holds calls until the node has loaded the
 //! library, and fails them when the link ends. The connector starts a node instead of connecting to a server.
 //!
-//! From Rust, [`Node`] runs an entry of the same program in a process of its own; [`serve`] has an example. Lua programs
-//! call `yue.nalloc`.
+//! From Rust, [`Node`] runs an entry of the same program in a process of its own; [`serve`] has an example. Lua
+//! programs call `yue.nalloc`.
 //!
 //! The machine cleans up itself. A node ends when its owner does: the lifeline of a child ends, or nobody renews the
 //! lease of a node elsewhere (`lease.rs`). What the owner does (`life.rs`) is a courtesy.

@@ -61,7 +61,7 @@ pub fn serve(entries: &[Entry<'_>]) {
         .ok()
         .and_then(|text| text.parse().ok());
     for variable in [ENTRY, LIFELINE] {
-        // SAFETY: the process has one thread, as this function demands. Its own children are no nodes.
+        // SAFETY: the process has one thread, as this function demands. Its own children are not nodes.
         unsafe { std::env::remove_var(variable) };
     }
     let entry = entries.iter().find(|(known, _)| *known == name);
