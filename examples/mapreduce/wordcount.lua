@@ -1,8 +1,8 @@
--- Map-reduce over three processes: counts the words of a text. Run it with:  yue wordcount.lua
+-- Map-reduce over three nodes: counts the words of a text. Run it with:  yue wordcount.lua
 --
---   yue wordcount.lua text=FILE                   counts the words of a file
---   yue wordcount.lua crash=yes                   one worker dies in the middle: its part is done again
---   yue wordcount.lua tcp://a:9001 tcp://b:9001   uses workers that were started by hand, on other machines
+--   yue wordcount.lua text=FILE           counts the words of a file
+--   yue wordcount.lua crash=yes           one node dies in the middle: its part is done again
+--   yue wordcount.lua local thread        one child process and one thread; any targets of yue.nalloc will do
 local yue = require 'yue'
 
 local PART_BYTES = 64 * 1024
@@ -10,16 +10,14 @@ local TASK_S = 30 -- a worker that takes longer has failed
 
 local folder = arg[0]:match '.*/' or ''
 
--- The workers: addresses from the command line, or three processes that the first calls start. A shell starts them, and
--- $PPID is its parent, so they run the same yue as this program.
-local addresses = { unpack(yue.args) }
-if #addresses == 0 then
-  for i = 1, 3 do addresses[i] = ('popen://exec /proc/$PPID/exe "%sworker.lua"'):format(folder) end
-end
+-- A node for each target on the command line, or three child processes. They end with this program, however it ends.
+local targets = { unpack(yue.args) }
+if #targets == 0 then targets = { 'local', 'local', 'local' } end
 local workers = {}
-for i, address in ipairs(addresses) do
-  workers[i] = { name = 'worker ' .. i, procs = yue.open(address, { no_cache = true, reconnect = false }, nil) }
+for i, target in ipairs(targets) do
+  workers[i] = { name = 'worker ' .. i, future = yue.spawn(yue.nalloc, target, folder .. 'worker.lua') }
 end
+for _, worker in ipairs(workers) do worker.procs = worker.future:get() end
 
 --- Calls `name(task)` for each task, by any worker, and returns the results. The task of a worker that fails is put
 --- back for the others, and the worker gets no more.
@@ -82,9 +80,8 @@ local parts = split(text)
 print(('%d bytes in %d parts, for %d workers'):format(#text, #parts, #workers))
 
 if yue.args.crash then
-  -- Notifications and calls of one connection arrive in order: the worker dies with its first task.
-  workers[2].procs.map ''
-  workers[2].procs.notify_crash()
+  -- Notifications and calls of one connection arrive in order: the last worker dies with its first task.
+  workers[#workers].procs.notify_crash()
 end
 
 local buckets = run('reduce', shuffle(run('map', parts)))
@@ -95,5 +92,3 @@ for _, counts in ipairs(buckets) do
 end
 table.sort(words, function(a, b) return a.count > b.count or a.count == b.count and a.word < b.word end)
 for i = 1, math.min(5, #words) do print(('%8d %s'):format(words[i].count, words[i].word)) end
-
-for _, worker in ipairs(workers) do yue.conn(worker.procs):close() end

@@ -5,7 +5,6 @@ mod common;
 use common::{Outcome, Server, drivers, root, run, wait_until, yue};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Runs an example on a driver.
@@ -404,7 +403,7 @@ fn word_counts(workers: usize) -> Vec<String> {
 }
 
 #[test]
-fn map_reduce_survives_the_death_of_a_worker() {
+fn map_reduce_survives_the_death_of_a_node() {
     for driver in drivers() {
         let path = "examples/mapreduce/wordcount.lua";
         assert_eq!(program(driver, path, &[]).lines(), word_counts(3));
@@ -412,7 +411,7 @@ fn map_reduce_survives_the_death_of_a_worker() {
         let mut expected = word_counts(3);
         let outcome = program(driver, path, &["crash=yes"]);
         let lines = outcome.lines();
-        let failed = "worker 2 failed: ConnectionLostError; map # is done again";
+        let failed = "worker 3 failed: ConnectionLostError; map # is done again";
         assert_eq!(without_numbers(lines[1]), without_numbers(failed));
         expected.insert(1, lines[1].to_owned());
         assert_eq!(lines, expected);
@@ -420,32 +419,14 @@ fn map_reduce_survives_the_death_of_a_worker() {
 }
 
 #[test]
-fn map_reduce_uses_workers_that_run_already() {
+fn map_reduce_takes_its_nodes_from_the_command_line() {
     for driver in drivers() {
-        let folder = std::env::temp_dir();
-        let sockets = [1, 2].map(|n| {
-            let name = format!("yue-worker-{driver}-{n}-{}", std::process::id());
-            folder.join(name)
-        });
-        let addresses = [0, 1].map(|n: usize| format!("unix://{}", sockets[n].display()));
-        let workers = [0, 1].map(|n: usize| {
-            let mut command = yue();
-            command.env("YUE_IO", driver);
-            command.args(["examples/mapreduce/worker.lua", &addresses[n]]);
-            common::Running::start(&mut command)
-        });
-        wait_until("the workers to listen", || {
-            sockets.iter().all(|path| UnixStream::connect(path).is_ok())
-        });
         let path = "examples/mapreduce/wordcount.lua";
-        let arguments = [addresses[0].as_str(), &addresses[1]];
-        assert_eq!(program(driver, path, &arguments).lines(), word_counts(2));
-        drop(workers);
-        let outcome = program(driver, path, &arguments);
-        outcome.fails(1, &["no worker is left"]);
-        sockets
-            .into_iter()
-            .for_each(|path| std::fs::remove_file(path).unwrap());
+        assert_eq!(
+            program(driver, path, &["local", "thread"]).lines(),
+            word_counts(2)
+        );
+        program(driver, path, &["crash=yes", "local"]).fails(1, &["no worker is left"]);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Starts the nodes of an allocation, one after another, as links of one session.
 
 use super::allocation::{Allocation, Stage};
-use super::lease;
+use super::lease::clock;
 use std::rc::Rc;
 use yue_rpc::transport::{Connect, Events, Transport};
 use yue_rpc::{Error, ErrorKind};
@@ -48,8 +48,8 @@ impl Connect for NodeConnector {
         let allocation = &self.allocation;
         allocation.begin()?;
         // Never two: the node before may live on behind a cut network.
-        while let Some(at) = allocation.lease.dead_at() {
-            let left = at.saturating_sub(lease::clock());
+        while let Some(at) = allocation.lease.dead_at(clock()) {
+            let left = at.saturating_sub(clock());
             sleep(left)?;
         }
         allocation.lease.end();

@@ -225,7 +225,7 @@ impl Life {
             let left = self
                 .allocation
                 .lease
-                .dead_at()
+                .dead_at(lease::clock())
                 .map(|at| at.saturating_sub(lease::clock()));
             match left {
                 Some(left) => {
@@ -233,7 +233,7 @@ impl Life {
                         return;
                     }
                 }
-                None if self.allocation.lease.has_run_out() => {
+                None if self.allocation.lease.has_run_out(lease::clock()) => {
                     let (node, lease) = (&self.allocation, self.allocation.plan.lease);
                     self.finish(format!(
                         "{node} was not heard for {lease:?}, its lease, and has ended"

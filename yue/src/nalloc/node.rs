@@ -1,7 +1,7 @@
 //! The node's end of the link to its owner.
 
 use super::guard::{self, Guard};
-use super::lease::{RENEWALS, clock};
+use super::lease::{RENEWALS, clock, node_until};
 use super::owner::RENEW;
 use std::fmt;
 use std::fs::File;
@@ -94,7 +94,7 @@ impl NodeEnd {
         if self.0.has_lifeline {
             return Ok(());
         }
-        guard.live_until(asked_at + lease);
+        guard.live_until(node_until(asked_at, lease));
         let session = session.clone();
         let renewing = Builder::new().name("node lease").spawn(move || {
             set_context(None);
@@ -103,7 +103,7 @@ impl NodeEnd {
                 let asked_at = clock();
                 let answer = session.call(RENEW, Timeout::After(lease), |_| Ok(0));
                 if answer.is_ok() {
-                    guard.live_until(asked_at + lease);
+                    guard.live_until(node_until(asked_at, lease));
                 }
             }
         })?;

@@ -1,6 +1,7 @@
 //! The owner's side of a node's session: the requests that only a node may make.
 
 use super::allocation::{Allocation, Stage};
+use super::lease::clock;
 use std::rc::Rc;
 use yue_rpc::session::{Call, CallMethod, Dispatch, NODE, Replied, Reply, Session};
 
@@ -35,9 +36,9 @@ impl Dispatch for OwnerDispatch {
         }
         if name == JOB.as_bytes() {
             self.allocation.set_stage(Stage::Code);
-            self.allocation.lease.renew();
+            self.allocation.lease.renew(clock());
         } else if name == RENEW.as_bytes() {
-            self.allocation.lease.renew();
+            self.allocation.lease.renew(clock());
             return reply.results(|out| {
                 out.push(0xc0);
                 Ok(1)
