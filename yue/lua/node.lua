@@ -142,7 +142,7 @@ local function failure_of(e)
 end
 
 --- The link to the owner has ended, and so does the node.
-local function on_end(_, reason)
+local function on_end(reason)
   if core.role == 'thread' then return yue.thread.current:exit() end
   -- A living owner lets its nodes finish. Behind a link that broke it may be dead, and somebody may have taken over.
   if not (job and job.is_local) and reason ~= RELEASED then core.node_end() end
@@ -171,7 +171,7 @@ local hidden = {
   __accept = accept,
   -- The link may end before it is accepted.
   __close = function(connection, reason)
-    if not owner or connection == owner then on_end(connection, reason) end
+    if not owner or connection == owner then on_end(reason) end
   end,
   ['$yue/node/started'] = function() return true end,
 }

@@ -18,6 +18,7 @@
 
 mod allocation;
 mod connector;
+mod entries;
 mod guard;
 mod lease;
 mod life;
@@ -25,12 +26,11 @@ mod node;
 mod output;
 mod owner;
 mod process;
-mod program;
 
 pub use allocation::Restart;
+pub use entries::{Entry, Node, NodeBuilder, serve};
 pub use node::NodeEnd;
 pub use process::LIFELINE;
-pub use program::{Entry, Node, NodeBuilder, serve};
 
 #[cfg(feature = "lua")]
 pub(crate) use allocation::{Allocation, Plan, Stage};
