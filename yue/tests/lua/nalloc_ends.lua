@@ -41,6 +41,18 @@ yue.conn(node):close()
 is_gone(first)
 is_gone(child)
 
+-- A handler that runs may finish, here and behind a command.
+for i, target in ipairs { 'local', { command = { yue.node.binary, 'node' } } } do
+  local path = nodes.place .. '/finished' .. i
+  node = yue.nalloc(target, nodes.library)
+  first = pid(node)
+  node.notify_finish(path)
+  node.get 'x' -- The notification has arrived.
+  yue.conn(node):close()
+  is_gone(first)
+  check.equal(yue.fs.read(path), 'finished')
+end
+
 -- Collected: in a function of its own, whose registers are gone.
 local function lose()
   local lost = yue.nalloc(nodes.library)

@@ -57,6 +57,7 @@ function child() return yue.process.spawn { 'sleep', '1000', stdin = 'null', std
 function leave(result) os.exit(result) end
 function sleep(seconds) yue.sleep(seconds) return seconds end
 function spin() while true do end end
+function finish(path) yue.sleep(0.2) yue.fs.write(path, 'finished') end
 function _private() return 1 end
 ]])
 
