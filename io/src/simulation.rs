@@ -108,6 +108,16 @@ pub fn set_network_faults(host: u32, faults: NetworkFaults) {
     with_network(|network| network.set_faults(host, faults));
 }
 
+/// Returns the probabilities of [`set_short_transfers`].
+pub fn short_transfers(host: u32) -> (f64, f64) {
+    with_network(|network| network.short_transfers(host))
+}
+
+/// Returns the probabilities of [`set_network_faults`].
+pub fn network_faults(host: u32) -> NetworkFaults {
+    with_network(|network| network.faults(host))
+}
+
 /// Records what happens from now on, for [`take_trace`].
 pub fn keep_trace() {
     with_network(|network| network.keep_trace());
@@ -133,9 +143,25 @@ pub fn set_disk_latency(host: u32, latency: DiskLatency) {
     files::set_latency(host, latency);
 }
 
+/// Returns the probabilities that operations of a host's disk fail.
+pub fn disk_faults(host: u32) -> DiskFaults {
+    files::faults_of(host)
+}
+
+/// Returns the time that operations of a host's disk take.
+pub fn disk_latency(host: u32) -> DiskLatency {
+    files::latency_of(host)
+}
+
 /// Sets the space of a host's disk in bytes. There is no limit at the beginning.
 pub fn set_disk_capacity(host: u32, bytes: u64) {
     files::set_capacity(host, bytes);
+}
+
+/// Lets nothing more fit on a host's disk: writes that take space fail with `ENOSPC`. With false, there is the space of
+/// its [capacity](set_disk_capacity) again.
+pub fn set_disk_full(host: u32, is_full: bool) {
+    files::set_full(host, is_full);
 }
 
 /// Lets all operations of a host's disk wait until [`thaw_disk`].

@@ -100,6 +100,18 @@ impl Network {
         }
     }
 
+    /// The probabilities that a read or a write on a stream of this host transfers less than it could.
+    pub(crate) fn short_transfers(&self, host: HostId) -> (f64, f64) {
+        let host = self.hosts.get(host as usize);
+        host.map_or((0.0, 0.0), |host| (host.short_read, host.short_write))
+    }
+
+    /// The probabilities that calls of this host fail.
+    pub(crate) fn faults(&self, host: HostId) -> NetworkFaults {
+        let host = self.hosts.get(host as usize);
+        host.map_or_else(NetworkFaults::default, |host| host.faults)
+    }
+
     /// Whether a call of this host fails now.
     pub(super) fn is_faulty(&mut self, host: HostId, kind: fn(&NetworkFaults) -> f64) -> bool {
         let faults = self.hosts.get(host as usize).map(|host| host.faults);

@@ -82,6 +82,18 @@ pub fn set_clock_drift(host: u32, ppm: i64) {
     });
 }
 
+/// Returns the drift of a host's monotonic clock, in millionths.
+///
+/// # Panics
+/// On a thread that belongs to no simulation.
+pub fn clock_drift(host: u32) -> i64 {
+    with_me(|me| {
+        let mut state = lock(&me.room.state);
+        let clock = &state.hosts.entry(host).or_default().clock;
+        clock.drift_ppm.load(Ordering::Relaxed)
+    })
+}
+
 /// Sets a host's wall clock ahead of the simulation's time, or behind it: it jumps.
 ///
 /// # Panics

@@ -20,6 +20,19 @@ pub(crate) fn set_latency(host: u32, latency: DiskLatency) {
     with_disk(host, |disk| disk.script.latency = latency);
 }
 
+pub(crate) fn faults_of(host: u32) -> DiskFaults {
+    with_disk(host, |disk| disk.script.faults)
+}
+
+pub(crate) fn latency_of(host: u32) -> DiskLatency {
+    with_disk(host, |disk| disk.script.latency)
+}
+
+/// Lets nothing more fit on a disk, or all for which there is space.
+pub(crate) fn set_full(host: u32, is_full: bool) {
+    with_disk(host, |disk| disk.set_full(is_full));
+}
+
 pub(crate) fn set_capacity(host: u32, bytes: u64) {
     with_disk(host, |disk| disk.set_capacity(bytes));
 }

@@ -42,6 +42,8 @@ pub(crate) struct Disk {
     /// Pages that may be taken, and are.
     pub(super) pages_max: u64,
     pub(super) pages_used: u64,
+    /// Whether nothing more fits, whatever the space.
+    is_full: bool,
     is_down: bool,
 }
 
@@ -61,6 +63,7 @@ impl Disk {
             pending_bytes: 0,
             pages_max: u64::MAX,
             pages_used: 0,
+            is_full: false,
             is_down: false,
         };
         let mut root = Inode::new(Kind::Directory(DirectoryState::default()), 0o755, now);
@@ -99,6 +102,11 @@ impl Disk {
         self.pages_max = bytes / super::content::PAGE_BYTES;
     }
 
+    /// Lets nothing more fit, or all for which there is space.
+    pub(crate) fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
+    }
+
     pub(super) fn inode(&self, ino: Ino) -> io::Result<&Inode> {
         self.inodes.get(&ino).ok_or_else(|| os(libc::EIO))
     }
@@ -125,6 +133,9 @@ impl Disk {
 
     /// The number of pages that are free.
     pub(super) fn pages_free(&self) -> u64 {
+        if self.is_full {
+            return 0;
+        }
         self.pages_max.saturating_sub(self.pages_used)
     }
 

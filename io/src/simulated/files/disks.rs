@@ -123,7 +123,8 @@ pub struct PlannedCrash(pub(super) Arc<CrashState>);
 
 impl PlannedCrash {
     /// Blocks a thread of another host until the host has crashed. Its threads are frozen then, and should be ended
-    /// with [`crash`](crate::simulation::crash). Returns false if it has crashed otherwise meanwhile.
+    /// with [`crash`](crate::simulation::crash). Returns false if it has crashed otherwise meanwhile, or the
+    /// crash was [cancelled](PlannedCrash::cancel).
     ///
     /// # Errors
     /// When the simulation has ended.
@@ -133,5 +134,17 @@ impl PlannedCrash {
             state.reached.load(Ordering::Relaxed) || state.ended.load(Ordering::Relaxed)
         })?;
         Ok(!self.0.ended.load(Ordering::Relaxed))
+    }
+
+    /// Whether the host has reached the operation.
+    pub fn is_reached(&self) -> bool {
+        self.0.reached.load(Ordering::Relaxed)
+    }
+
+    /// Lets the host pass the operation, unless it has reached it.
+    pub fn cancel(&self) {
+        if !self.is_reached() {
+            self.0.ended.store(true, Ordering::Relaxed);
+        }
     }
 }

@@ -143,8 +143,11 @@ impl Script {
     /// Lets the host crash at its `nth` operation from now.
     pub(super) fn plan_crash(&mut self, nth: u64) -> Arc<CrashState> {
         let state = Arc::new(CrashState::default());
-        self.planned
-            .insert(self.count + nth, Planned::Crash(state.clone()));
+        let planned = Planned::Crash(state.clone());
+        if let Some(Planned::Crash(other)) = self.planned.insert(self.count + nth, planned) {
+            // The thread that waits for it learns that it will not happen.
+            other.ended.store(true, Ordering::Relaxed);
+        }
         state
     }
 
@@ -179,11 +182,12 @@ impl Script {
         self.count += 1;
         match self.planned.remove(&self.count) {
             Some(Planned::Fail) => return Verdict::Fail(libc::EIO),
-            Some(Planned::Crash(state)) => {
+            // One that has ended was cancelled.
+            Some(Planned::Crash(state)) if !state.ended.load(Ordering::Relaxed) => {
                 self.crashing = Some(state);
                 return Verdict::Crash;
             }
-            None => {}
+            _ => {}
         }
         if random.chance(self.probability(operation)) {
             return Verdict::Fail(libc::EIO);
@@ -196,7 +200,12 @@ impl Script {
 
     /// Forgets what was planned: the host has crashed.
     fn forget_plans(&mut self) {
-        self.planned.clear();
+        for planned in std::mem::take(&mut self.planned).into_values() {
+            // The thread that waits for a planned crash learns that it will not happen.
+            if let Planned::Crash(state) = planned {
+                state.ended.store(true, Ordering::Relaxed);
+            }
+        }
         if let Some(state) = self.crashing.take() {
             state.ended.store(true, Ordering::Relaxed);
         }

@@ -80,8 +80,9 @@ pub(crate) use calls::{
     rename, set_mode, symlink, symlink_metadata, tempfile, temporary, times_in,
 };
 pub(crate) use control::{
-    crash, crash_at_operation, durable_files, fail_at_operation, files, operations, read_file,
-    restart, set_capacity, set_faults, set_frozen, set_latency, write_file,
+    crash, crash_at_operation, durable_files, fail_at_operation, faults_of, files, latency_of,
+    operations, read_file, restart, set_capacity, set_faults, set_frozen, set_full, set_latency,
+    write_file,
 };
 pub(crate) use disk::USER;
 pub use disks::PlannedCrash;
