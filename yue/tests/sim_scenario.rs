@@ -232,7 +232,7 @@ fn chaos_and_choices_come_from_the_seed() {
         "
     );
     let one = run(3, &source).unwrap();
-    assert_eq!(one.schedule.len(), 31);
+    assert_eq!(one.schedule.len(), 31 + 8);
     let again = run(3, &source).unwrap();
     assert!(one == again);
     let other = run(4, &source).unwrap();

@@ -2,13 +2,11 @@
 
 #[cfg(feature = "lua")]
 use super::Cause;
-use super::faults::link_text;
 use super::invariants::Invariants;
 use super::output::Transcript;
 use super::process::{Main, Process};
 use super::recorder::{MarkKind, Recorder};
-use super::{Chaos, Fault, Link, Schedule, faults};
-use crate::Runtime;
+use super::{Fault, Link};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -232,7 +230,7 @@ impl Control {
     /// Sets the link between two hosts.
     pub fn set_link(&self, one: &str, other: &str, link: Link) {
         let hosts @ [a, b] = [one, other].map(|host| self.hosts.number(host));
-        let text = format!("link {one} {other} {}", link_text(&link));
+        let text = Fault::Link(one.to_owned(), other.to_owned(), link).to_string();
         match link == self.hosts.link {
             true => self.end("link", &hosts, text),
             false => self.begin("link", &hosts, text),
@@ -248,7 +246,7 @@ impl Control {
     /// Sets the probabilities that a read or a write of a host's stream transfers fewer bytes than it could.
     pub fn set_short_transfers(&self, host: &str, read: f64, write: f64) {
         let number = self.hosts.number(host);
-        let text = format!("short-transfers {host} read={read} write={write}");
+        let text = Fault::ShortTransfers(host.to_owned(), read, write).to_string();
         match read == 0.0 && write == 0.0 {
             true => self.end("short-transfers", &[number], text),
             false => self.begin("short-transfers", &[number], text),
@@ -282,6 +280,11 @@ impl Control {
             network::restart(one.number);
             one.start(&self.hosts.recorder);
         });
+    }
+
+    /// Whether a host has crashed and was not restarted.
+    pub(super) fn is_down(&self, host: &str) -> bool {
+        network::is_down(self.hosts.number(host))
     }
 
     /// Whether a host's main function runs.
@@ -357,93 +360,34 @@ impl Control {
         self.hosts.recorder.mark(kind, subject, hosts, text);
     }
 
-    /// Lets a fault begin.
-    ///
-    /// # Panics
-    /// If it names a host that does not exist; see [`Control::check`].
-    pub fn inject(&self, fault: &Fault) {
-        match fault {
-            Fault::Partition(one, other) => self.partition(one, other),
-            Fault::PartitionOneWay(from, to) => self.partition_one_way(from, to),
-            Fault::ResetConnections(one, other) => self.reset_connections(one, other),
-            Fault::Crash(host) => self.crash(host),
-            // A host that is down would be frozen when it starts again, and then thawed by nobody.
-            Fault::Freeze(host) if !self.is_running(host) => {}
-            Fault::Freeze(host) => self.freeze(host),
-            Fault::Link(one, other, link) => self.set_link(one, other, *link),
-            Fault::ShortTransfers(host, read, write) => {
-                self.set_short_transfers(host, *read, *write)
-            }
-            Fault::ClockDrift(host, ppm) => self.set_clock_drift(host, *ppm),
-        }
-    }
-
-    /// Checks that a fault names only hosts of this system, and does not stop the scenario's own.
-    ///
-    /// # Errors
-    /// A text about the problem.
-    pub fn check(&self, fault: &Fault) -> Result<(), String> {
-        for host in fault.hosts() {
-            self.hosts.find(host)?;
-        }
-        match fault {
-            Fault::Crash(host) | Fault::Freeze(host) if host == "scenario" => Err(format!(
-                "'{fault}' is impossible: the scenario's own host runs as long as the scenario"
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Starts a thread that lets the faults of a schedule happen, at their times since the beginning of the run.
-    pub(super) fn play(&self, schedule: Schedule) {
-        if schedule.is_empty() {
-            return;
-        }
-        self.hosts.recorder.add_faults(schedule.faults());
-        let control = self.clone();
-        let body = move || match Runtime::new() {
-            // It ends when its faults have happened, or with the simulation.
-            Ok(runtime) => {
-                let began = control.hosts.began;
-                runtime.run(move || faults::play(&control, &schedule, began));
-            }
-            Err(error) => {
-                let text = format!("cannot start a loop for the faults: {error}");
-                control.hosts.recorder.fail_scenario(text);
-            }
-        };
-        if let Err(error) = simulation::spawn_thread(0, "faults", body) {
-            let text = format!("cannot start a thread for the faults: {error}");
-            self.hosts.recorder.fail_scenario(text);
-        }
-    }
-
     /// Allows the program of a host to fail: it ends then, and the run continues. The trace says that it failed.
     pub fn allow_failure(&self, host: &str) {
         self.hosts.number(host);
         self.hosts.recorder.allow_failure(host);
     }
 
-    /// Adds random faults to the hosts that there are. They begin and end within the time that `chaos` says, counted
-    /// from now. If the faults of the run are replaced (`YUE_SIM_FAULTS`), it does nothing.
-    pub fn chaos(&self, chaos: impl Into<Chaos>) {
-        // Taken in any case, so that a run with replaced faults makes the same choices otherwise.
-        let seed = simulation::random();
-        if self.has_replaced_faults {
-            return;
-        }
-        let names: Vec<String> = lock(&self.hosts.all)
-            .iter()
-            .map(|host| host.name.clone())
-            .collect();
-        let offset = self.elapsed();
-        let made = chaos.into().schedule(seed, &names);
-        let later = made.faults().iter().cloned().map(|mut one| {
-            one.at += offset;
-            one.until = one.until.map(|until| until + offset);
-            one
-        });
-        self.play(later.collect());
+    /// The names of the hosts that there are, but for the scenario's.
+    pub(super) fn host_names(&self) -> Vec<String> {
+        let all = lock(&self.hosts.all);
+        all.iter().map(|host| host.name.clone()).collect()
+    }
+
+    /// Whether the user has chosen the faults, so that chaos makes none.
+    pub(super) fn has_replaced_faults(&self) -> bool {
+        self.has_replaced_faults
+    }
+
+    /// Checks the name of a host.
+    ///
+    /// # Errors
+    /// A text about the names that there are.
+    pub(crate) fn check_host(&self, name: &str) -> Result<(), String> {
+        self.hosts.find(name).map(drop)
+    }
+
+    /// The virtual time at which the run began.
+    pub(super) fn began(&self) -> Instant {
+        self.hosts.began
     }
 
     /// The virtual time since the beginning of the run.
@@ -487,15 +431,6 @@ impl Control {
         self.hosts
             .with(name, |host| host.start(&self.hosts.recorder));
         Ok(())
-    }
-
-    /// Checks the name of a host.
-    ///
-    /// # Errors
-    /// A text about the names that there are.
-    #[cfg(feature = "lua")]
-    pub(crate) fn check_host(&self, name: &str) -> Result<(), String> {
-        self.hosts.find(name).map(drop)
     }
 
     #[cfg(feature = "lua")]

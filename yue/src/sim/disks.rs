@@ -31,20 +31,21 @@
 //! ```
 
 use super::control::Control;
-use super::{DiskFaults, DiskLatency};
+use super::recorder::MarkKind;
+use super::{DiskFaults, DiskLatency, Fault};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use yue_io::simulation as disks;
+use yue_io::simulation::{self as disks, PlannedCrash};
 use yue_scheduler::simulation;
 
 impl Control {
     /// Sets the probabilities that operations of a host's disk fail, or transfer fewer bytes than they could.
     pub fn set_disk_faults(&self, host: &str, faults: DiskFaults) {
         let number = self.hosts.number(host);
-        let text = format!("disk-faults {host}");
+        let text = Fault::DiskFaults(host.to_owned(), faults).to_string();
         match faults == DiskFaults::default() {
-            true => self.end("disk-faults", &[number], text),
+            true => self.end("disk-faults", &[number], format!("end {text}")),
             false => self.begin("disk-faults", &[number], text),
         }
         disks::set_disk_faults(number, faults);
@@ -53,7 +54,7 @@ impl Control {
     /// Sets the time that operations of a host's disk take.
     pub fn set_disk_latency(&self, host: &str, latency: DiskLatency) {
         let number = self.hosts.number(host);
-        let text = format!("disk-latency {host}");
+        let text = Fault::DiskLatency(host.to_owned(), latency).to_string();
         match latency == DiskLatency::default() {
             true => self.end("disk-latency", &[number], text),
             false => self.begin("disk-latency", &[number], text),
@@ -65,6 +66,18 @@ impl Control {
     /// beginning.
     pub fn set_disk_capacity(&self, host: &str, bytes: u64) {
         disks::set_disk_capacity(self.hosts.number(host), bytes);
+    }
+
+    /// Lets nothing more fit on a host's disk, whatever its capacity: writes that take space fail with `ENOSPC`. With
+    /// false, there is as much space as before.
+    pub fn set_disk_full(&self, host: &str, is_full: bool) {
+        let number = self.hosts.number(host);
+        let text = Fault::DiskFull(host.to_owned()).to_string();
+        match is_full {
+            true => self.begin("disk-full", &[number], text),
+            false => self.end("disk-full", &[number], format!("end {text}")),
+        }
+        disks::set_disk_full(number, is_full);
     }
 
     /// Lets all operations of a host's disk hang until [`Control::thaw_disk`]. The host itself continues.
@@ -99,13 +112,20 @@ impl Control {
     /// # Panics
     /// For the scenario's own host; when the system refuses a thread.
     pub fn crash_at_operation(&self, host: &str, nth: u64) {
+        self.plan_crash(host, nth);
+    }
+
+    /// Like [`Control::crash_at_operation`]; returns the crash, which can be cancelled.
+    pub(super) fn plan_crash(&self, host: &str, nth: u64) -> PlannedCrash {
         let number = self.hosts.number(host);
         assert_ne!(
             number, 0,
             "the scenario's own host runs as long as the scenario"
         );
         let planned = disks::crash_at_operation(number, nth);
-        let (control, name) = (self.clone(), host.to_owned());
+        let text = Fault::CrashAtOperation(host.to_owned(), nth).to_string();
+        self.mark(MarkKind::Instant, "crash-at-operation", &[number], text);
+        let (control, name, returned) = (self.clone(), host.to_owned(), planned.clone());
         // The host's own threads cannot end it.
         let end = move || {
             // It fails when the simulation has ended.
@@ -116,6 +136,7 @@ impl Control {
         if let Err(error) = simulation::spawn_thread(0, "crash", end) {
             panic!("cannot start a thread for a planned crash: {error}");
         }
+        returned
     }
 
     /// Creates a durable file on a host's disk, with the directories above it, or replaces its contents. For what a

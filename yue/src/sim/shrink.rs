@@ -5,6 +5,7 @@
 //! their times rounder. Each attempt is a run. A run with other faults makes other choices, so what is tested is the
 //! outcome alone.
 
+use super::faults::simpler_forms;
 use super::{Failure, Fault, Report, Schedule, Scheduled};
 use std::time::{Duration, Instant};
 
@@ -132,14 +133,7 @@ impl<F: FnMut(&Schedule) -> Result<Report, Failure>> Shrinking<F> {
     fn simplify_faults(&mut self) {
         for index in 0..self.faults().len() {
             self.shorten(index);
-            for simpler in [
-                without_loss,
-                without_jitter,
-                without_bandwidth,
-                without_reads,
-            ] {
-                self.change(index, simpler);
-            }
+            self.simplify(index);
             for unit in [
                 1_000_000_000,
                 100_000_000,
@@ -151,6 +145,21 @@ impl<F: FnMut(&Schedule) -> Result<Report, Failure>> Shrinking<F> {
                 if self.change(index, |one| round(one, unit)) {
                     break;
                 }
+            }
+        }
+    }
+
+    /// Replaces a fault by simpler forms, as long as there is one with which the run fails.
+    fn simplify(&mut self, index: usize) {
+        loop {
+            let faults = self.faults();
+            let Some(one) = faults.get(index) else {
+                return;
+            };
+            let forms = simpler_forms(&one.fault);
+            let mut is_simpler = |form: &Fault| self.change(index, |one| one.fault = form.clone());
+            if !forms.iter().any(&mut is_simpler) {
+                return;
             }
         }
     }
@@ -181,32 +190,6 @@ impl<F: FnMut(&Schedule) -> Result<Report, Failure>> Shrinking<F> {
 
 /// A shorter fault is not simpler.
 const SHORTEST: Duration = Duration::from_micros(1);
-
-fn without_loss(one: &mut Scheduled) {
-    if let Fault::Link(.., link) = &mut one.fault {
-        (link.loss, link.duplicate, link.reorder) = (0.0, 0.0, 0.0);
-    }
-}
-
-fn without_jitter(one: &mut Scheduled) {
-    if let Fault::Link(.., link) = &mut one.fault {
-        link.jitter = Duration::ZERO;
-    }
-}
-
-fn without_bandwidth(one: &mut Scheduled) {
-    if let Fault::Link(.., link) = &mut one.fault {
-        link.bandwidth = None;
-    }
-}
-
-fn without_reads(one: &mut Scheduled) {
-    if let Fault::ShortTransfers(_, read, write) = &mut one.fault
-        && *write > 0.0
-    {
-        *read = 0.0;
-    }
-}
 
 /// Rounds the times of a fault to multiples of `unit_ns`, its end upwards.
 fn round(one: &mut Scheduled, unit_ns: u64) {

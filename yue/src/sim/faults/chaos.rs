@@ -1,12 +1,15 @@
 //! Chaos: a schedule that a seed determines, from mild to merciless.
 
 use super::{Fault, Schedule, Scheduled};
-use crate::sim::Link;
+use crate::sim::{DiskFaults, DiskLatency, Link};
 use std::time::Duration;
 use yue_scheduler::simulation::{Random, mix};
 
 /// The kinds of faults, each with the level from which it happens and its share of all.
-const KINDS: [(Kind, u8, u64); 8] = [
+type Kinds = &'static [(Kind, u8, u64)];
+
+/// Those of hosts and of the network, which every program meets.
+const KINDS: Kinds = &[
     (Kind::Link, 1, 4),
     (Kind::ShortTransfers, 1, 2),
     (Kind::Reset, 1, 2),
@@ -16,6 +19,21 @@ const KINDS: [(Kind, u8, u64); 8] = [
     (Kind::PartitionOneWay, 3, 2),
     (Kind::ClockDrift, 4, 1),
 ];
+
+/// Those of disks and wall clocks, which many programs do not use. So they take no share of the others, but come in
+/// addition: see [`ONE_IN`].
+const DISK_KINDS: Kinds = &[
+    (Kind::DiskLatency, 1, 2),
+    (Kind::ShortFileTransfers, 2, 1),
+    (Kind::FreezeDisk, 2, 2),
+    (Kind::DiskErrors, 3, 3),
+    (Kind::DiskFull, 3, 2),
+    (Kind::CrashAtOperation, 3, 4),
+    (Kind::ClockJump, 4, 2),
+];
+
+/// The number of other faults for each fault of a disk or a wall clock.
+const ONE_IN: u128 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -27,6 +45,13 @@ enum Kind {
     Freeze,
     PartitionOneWay,
     ClockDrift,
+    ClockJump,
+    DiskLatency,
+    ShortFileTransfers,
+    DiskErrors,
+    DiskFull,
+    FreezeDisk,
+    CrashAtOperation,
 }
 
 /// The faults in ten seconds, by level.
@@ -69,13 +94,16 @@ pub struct Chaos {
 impl Chaos {
     /// Faults of a level from 1 to 5; a lower or higher one counts as 1 or 5.
     ///
-    /// | level | faults in 10 s | each lasts up to | kinds |
-    /// |---|---|---|---|
-    /// | 1 | 2 | 0.5 s | slow and lossy links, short reads and writes, connections that are reset |
-    /// | 2 | 4 | 2 s | also partitions |
-    /// | 3 | 8 | 5 s | also crashes, freezes, partitions in one direction |
-    /// | 4 | 15 | 10 s | also clocks that are too fast or too slow |
-    /// | 5 | 30 | 20 s | the same, most of the time |
+    /// | level | faults in 10 s | each lasts up to | kinds | of disks and clocks, one for every four others |
+    /// |---|---|---|---|---|
+    /// | 1 | 2 | 0.5 s | slow and lossy links, short reads and writes, connections that are reset | slow disks |
+    /// | 2 | 4 | 2 s | also partitions | also short reads and writes of files, disks that hang |
+    /// | 3 | 8 | 5 s | also crashes, freezes, partitions in one direction | also errors of disks, full disks, crashes at an operation of a disk |
+    /// | 4 | 15 | 10 s | also clocks that are too fast or too slow | also wall clocks that jump |
+    /// | 5 | 30 | 20 s | the same, most of the time | the same |
+    ///
+    /// The faults of disks and clocks come in addition: a program that has no files meets as many of the others as if
+    /// there were none.
     pub fn level(level: u8) -> Chaos {
         Chaos {
             level: level.clamp(1, 5),
@@ -107,15 +135,20 @@ impl Chaos {
         // One fault more than the share of the time: the shortest run has some, too.
         let count = self.within.as_millis() * IN_TEN_SECONDS[level] / 10_000;
         let count = (count + 1).min(MOST_FAULTS);
-        let mut maker = Maker {
+        let groups = groups(hosts);
+        let maker = |kinds, sequence| Maker {
+            kinds,
             // The run itself has the seed's own sequence.
-            random: Random::new(mix(seed ^ 0x6368_616f_7300)),
+            random: Random::new(mix(seed ^ sequence)),
             level: self.level,
             within: self.within,
             longest: LONGEST[level].min(self.within / 2),
-            groups: groups(hosts),
+            groups: groups.clone(),
         };
-        (0..count).map(|_| maker.scheduled()).collect()
+        let mut schedule = maker(KINDS, 0x6368_616f_7300).make(count);
+        let of_disks = maker(DISK_KINDS, 0x6469_736b_7300).make(count.div_ceil(ONE_IN));
+        schedule.extend(of_disks.faults);
+        schedule
     }
 }
 
@@ -140,6 +173,7 @@ fn groups(hosts: Vec<String>) -> Vec<Vec<String>> {
 }
 
 struct Maker {
+    kinds: Kinds,
     random: Random,
     level: u8,
     within: Duration,
@@ -148,6 +182,10 @@ struct Maker {
 }
 
 impl Maker {
+    fn make(&mut self, count: u128) -> Schedule {
+        (0..count).map(|_| self.scheduled()).collect()
+    }
+
     fn scheduled(&mut self) -> Scheduled {
         let fault = self.fault();
         let lasts = self.log_uniform(SHORTEST, self.longest);
@@ -162,7 +200,8 @@ impl Maker {
     }
 
     fn fault(&mut self) -> Fault {
-        match self.kind() {
+        let kind = self.kind();
+        match kind {
             Kind::Link => {
                 let (one, other) = self.pair();
                 let link = self.link();
@@ -193,12 +232,68 @@ impl Maker {
                 let ppm = self.random.below(20_001) as i64 - 10_000;
                 Fault::ClockDrift(self.host(), ppm)
             }
+            Kind::ClockJump => {
+                // From a millisecond, as by NTP, to a day, as by somebody who sets it.
+                let day = Duration::from_secs(86_400);
+                let ms = self.log_uniform(Duration::from_millis(1), day).as_millis() as i64;
+                let by_ms = if self.random.chance(0.5) { ms } else { -ms };
+                Fault::ClockJump(self.host(), by_ms)
+            }
+            _ => self.disk_fault(kind),
+        }
+    }
+
+    fn disk_fault(&mut self, kind: Kind) -> Fault {
+        let host = self.host();
+        match kind {
+            Kind::DiskLatency => {
+                let millisecond = Duration::from_millis(1);
+                let mut up_to = |ms| {
+                    let time = self.log_uniform(millisecond, Duration::from_millis(ms));
+                    Duration::from_millis(time.as_millis() as u64)
+                };
+                let (operation, jitter, sync) = (up_to(50), up_to(100), up_to(2_000));
+                let latency = DiskLatency {
+                    operation,
+                    jitter,
+                    sync,
+                };
+                Fault::DiskLatency(host, latency)
+            }
+            Kind::ShortFileTransfers => {
+                let (short_read, short_write) = (self.probability(60), self.probability(60));
+                let faults = DiskFaults {
+                    short_read,
+                    short_write,
+                    ..DiskFaults::default()
+                };
+                Fault::DiskFaults(host, faults)
+            }
+            Kind::DiskFull => Fault::DiskFull(host),
+            Kind::FreezeDisk => Fault::FreezeDisk(host),
+            // A program begins few operations in the time of a fault.
+            Kind::CrashAtOperation => Fault::CrashAtOperation(host, 1 + self.random.below(30)),
+            _ => {
+                let mut faults = DiskFaults::default();
+                // One kind of operation: when all fail, a program gets nowhere.
+                let percent = 1 + self.random.below(10 * u64::from(self.level));
+                let field = match self.random.below(6) {
+                    0 => &mut faults.open,
+                    1 => &mut faults.read,
+                    2 => &mut faults.write,
+                    3 => &mut faults.inspect,
+                    4 => &mut faults.change,
+                    _ => &mut faults.sync,
+                };
+                *field = percent as f64 / 100.0;
+                Fault::DiskFaults(host, faults)
+            }
         }
     }
 
     fn kind(&mut self) -> Kind {
-        let level = self.level;
-        let possible = || KINDS.iter().filter(|(_, from, _)| *from <= level);
+        let (level, kinds) = (self.level, self.kinds);
+        let possible = || kinds.iter().filter(|(_, from, _)| *from <= level);
         let mut left = self.random.below(possible().map(|(.., share)| share).sum());
         for (kind, _, share) in possible() {
             match left.checked_sub(*share) {
@@ -206,7 +301,7 @@ impl Maker {
                 None => return *kind,
             }
         }
-        Kind::Reset
+        kinds[0].0
     }
 
     fn host(&mut self) -> String {
@@ -297,6 +392,27 @@ mod tests {
     }
 
     #[test]
+    fn faults_of_disks_and_clocks_replace_no_others() {
+        for level in 1..=5 {
+            let schedule = Chaos::level(level).schedule(7, &["bank", "bot1"]);
+            let of_disks = |one: &&Scheduled| {
+                let text = one.fault.to_string();
+                text.contains("disk") || text.contains("operation") || text.contains("jump-clock")
+            };
+            let (disks, all) = (
+                schedule.faults().iter().filter(of_disks).count(),
+                schedule.len(),
+            );
+            let others = all - disks;
+            assert_eq!(
+                others as u128,
+                3 * IN_TEN_SECONDS[usize::from(level) - 1] + 1
+            );
+            assert_eq!(disks, others.div_ceil(4));
+        }
+    }
+
+    #[test]
     fn a_level_has_its_kinds_and_its_hosts() {
         let text = |level, seed| {
             Chaos::level(level)
@@ -311,6 +427,19 @@ mod tests {
         assert!(mild.contains("link") && mild.contains("reset") && wild.contains("->"));
         // Bots are one group, so no fault is between two of them.
         assert!(!wild.contains("bot1 bot2") && !wild.contains("bot2 bot1"));
+        // What concerns disks and wall clocks alone begins mildly, too.
+        let (full, harsh) = (all(2), all(3));
+        for (kind, milder, from) in [
+            ("short-write", &mild, &full),
+            ("freeze-disk", &mild, &full),
+            ("disk-full", &full, &harsh),
+            ("sync=0", &full, &harsh),
+            ("crash-at-operation", &full, &harsh),
+            ("jump-clock", &harsh, &wild),
+        ] {
+            assert!(!milder.contains(kind) && from.contains(kind), "{kind}");
+        }
+        assert!(mild.contains("disk-latency"));
         let one = Chaos::level(5).schedule(1, &["alone"]).to_string();
         assert!(one.contains("partition alone scenario"), "{one}");
         let nobody = Chaos::level(5).hosts(Vec::<String>::new());

@@ -1,26 +1,32 @@
 //! Faults as data: what happens to a system, and when.
 //!
 //! ```text
-//!   chaos.rs   seed, level, hosts ──▶ Schedule ◀──▶ text.rs   one line for each fault
-//!                                        │
+//!   chaos.rs   seed, level, hosts ──▶ Schedule ◀──▶ text.rs      one line for each fault
+//!                                        │            options.rs   name=value at its end
+//!                                        │            values.rs    times and probabilities
 //!                                        ▼
-//!                                   player.rs   a thread of the scenario's host: Control
+//!                                   player.rs   a thread of the scenario's host ──▶ control.rs   begins
 //! ```
 //!
-//! A new kind of fault is a variant of [`Fault`], a line in `text.rs`, and a begin and an end in `player.rs`. The level
-//! from which a schedule contains it is in `chaos.rs`.
+//! A new kind of fault is a variant of [`Fault`], a line in `text.rs`, a begin in `control.rs`, and an end in
+//! `player.rs`. The level from which a schedule contains it is in `chaos.rs`, the simpler forms that shrinking tries are
+//! in `simpler.rs`.
 
 mod chaos;
+mod control;
+mod options;
 mod player;
+mod simpler;
 mod text;
+mod values;
 
 pub use chaos::Chaos;
 pub use text::ScheduleError;
 
 pub(super) use player::play;
-pub(super) use text::link_text;
+pub(super) use simpler::simpler_forms;
 
-use super::Link;
+use super::{DiskFaults, DiskLatency, Link, NetworkFaults};
 use std::time::Duration;
 
 /// Something that goes wrong. Hosts are named.
@@ -43,6 +49,21 @@ pub enum Fault {
     ShortTransfers(String, f64, f64),
     /// A host's clock is too fast by this many millionths, or too slow if it is negative.
     ClockDrift(String, i64),
+    /// A host's wall clock jumps by this many milliseconds, once; back if they are negative.
+    ClockJump(String, i64),
+    /// Calls on a host's sockets fail for want of resources, with these probabilities.
+    NetworkFaults(String, NetworkFaults),
+    /// Operations of a host's disk fail, or transfer fewer bytes, with these probabilities.
+    DiskFaults(String, DiskFaults),
+    /// Operations of a host's disk take another time.
+    DiskLatency(String, DiskLatency),
+    /// A host's disk is full: writes that take space fail with `ENOSPC`.
+    DiskFull(String),
+    /// All operations of a host's disk hang. The host itself continues.
+    FreezeDisk(String),
+    /// A host crashes at this operation of its disk, counted from the fault's begin; 1 is the next one. At the fault's
+    /// end it starts again. If it has not come so far by then, it does not crash.
+    CrashAtOperation(String, u64),
 }
 
 impl Fault {
@@ -56,13 +77,36 @@ impl Fault {
             Fault::Crash(host)
             | Fault::Freeze(host)
             | Fault::ShortTransfers(host, ..)
-            | Fault::ClockDrift(host, _) => vec![host],
+            | Fault::ClockDrift(host, _)
+            | Fault::ClockJump(host, _)
+            | Fault::NetworkFaults(host, _)
+            | Fault::DiskFaults(host, _)
+            | Fault::DiskLatency(host, _)
+            | Fault::DiskFull(host)
+            | Fault::FreezeDisk(host)
+            | Fault::CrashAtOperation(host, _) => vec![host],
         }
     }
 
     /// Whether it happens at one instant, so that it has no end.
     pub fn is_instant(&self) -> bool {
-        matches!(self, Fault::ResetConnections(..))
+        matches!(self, Fault::ResetConnections(..) | Fault::ClockJump(..))
+    }
+
+    /// Whether it stops a host for a time. The scenario's own cannot be stopped.
+    pub(super) fn stops_host(&self) -> bool {
+        matches!(
+            self,
+            Fault::Crash(_) | Fault::Freeze(_) | Fault::CrashAtOperation(..)
+        )
+    }
+
+    /// Whether the other fault changes the same: the same kind for the same hosts, in any order.
+    pub(super) fn is_about_same(&self, other: &Fault) -> bool {
+        let (mut one, mut two) = (self.hosts(), other.hosts());
+        one.sort_unstable();
+        two.sort_unstable();
+        std::mem::discriminant(self) == std::mem::discriminant(other) && one == two
     }
 }
 
@@ -105,6 +149,14 @@ pub struct Scheduled {
 /// 1s link A B latency=50ms jitter=10ms loss=0.1 duplicate=0.01 reorder=0.1 bandwidth=100000 until 9s
 /// 1s short-transfers A read=0.3 write=0.3 until 9s
 /// 1s drift A 200ppm until 9s          a clock that is too fast
+/// 1s jump-clock A -3600s              a wall clock that is set back
+/// 1s network-faults A socket=0.1 accept=0.1 send=0.1 until 9s
+/// 1s disk-faults A open=0.1 read=0.1 write=0.1 sync=0.1 inspect=0.1 change=0.1 no-space=0.1 short-read=0.1
+///    short-write=0.1 until 9s         (one line) operations fail, or transfer fewer bytes
+/// 1s disk-latency A operation=20ms jitter=10ms sync=100ms until 9s
+/// 1s disk-full A until 9s             writes fail for want of space
+/// 1s freeze-disk A until 4s           operations hang
+/// 1s crash-at-operation A 17 until 5s the 17th operation of the disk from now is the last; started again
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Schedule {

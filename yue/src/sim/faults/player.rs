@@ -4,8 +4,8 @@
 //! when the last one that changes it has ended.
 
 use super::{Fault, Schedule};
-use crate::sim::{Control, Link};
-use std::collections::BTreeMap;
+use crate::sim::Control;
+use yue_io::simulation::PlannedCrash;
 use yue_scheduler::{Instant, sleep_until};
 
 /// Lets the faults begin and end at their times after `began`, until all have ended or the simulation ends.
@@ -13,7 +13,8 @@ pub(in crate::sim) fn play(control: &Control, schedule: &Schedule, began: Instan
     let mut player = Player {
         control,
         active: Vec::new(),
-        links: BTreeMap::new(),
+        before: Vec::new(),
+        planned: Vec::new(),
     };
     let mut steps = Vec::new();
     for scheduled in schedule.faults() {
@@ -42,17 +43,26 @@ struct Player<'a> {
     control: &'a Control,
     /// The faults that have begun and not ended, oldest first.
     active: Vec<&'a Fault>,
-    /// The links as they were before faults changed them.
-    links: BTreeMap<(&'a str, &'a str), Link>,
+    /// The settings as they were before faults changed them, as faults that restore them.
+    before: Vec<Fault>,
+    /// The crashes at operations that have been planned, by their faults.
+    planned: Vec<(&'a Fault, PlannedCrash)>,
 }
 
 impl<'a> Player<'a> {
     fn begin(&mut self, fault: &'a Fault) {
-        if let Fault::Link(one, other, _) = fault {
-            let before = self.control.link(one, other);
-            self.links.entry(pair(one, other)).or_insert(before);
+        if let Some(before) = self.control.setting(fault)
+            && !self.before.iter().any(|known| known.is_about_same(fault))
+        {
+            self.before.push(before);
         }
-        self.control.inject(fault);
+        match fault {
+            Fault::CrashAtOperation(host, nth) => {
+                let planned = self.control.plan_crash(host, *nth);
+                self.planned.push((fault, planned));
+            }
+            _ => self.control.inject(fault),
+        }
         if !fault.is_instant() {
             self.active.push(fault);
         }
@@ -68,56 +78,60 @@ impl<'a> Player<'a> {
         match fault {
             Fault::Partition(one, other) | Fault::PartitionOneWay(one, other) => {
                 control.heal(one, other);
-                self.apply_all(|active| match active {
+                let is_same = |active: &&&Fault| match active {
                     Fault::Partition(a, b) | Fault::PartitionOneWay(a, b) => {
                         pair(a, b) == pair(one, other)
                     }
                     _ => false,
-                });
-            }
-            Fault::Crash(host) => {
-                if !self.active.contains(&fault) && !control.is_running(host) {
-                    control.restart(host);
-                }
-            }
-            Fault::Freeze(host) => {
-                if !self.active.contains(&fault) {
-                    control.thaw(host);
-                }
-            }
-            Fault::Link(one, other, _) => {
-                let mut active = self.active.iter().rev();
-                let same = |active: &Fault| match active {
-                    Fault::Link(a, b, _) => pair(a, b) == pair(one, other),
-                    _ => false,
                 };
-                match active.find(|active| same(active)) {
-                    Some(active) => control.inject(active),
-                    None => {
-                        if let Some(link) = self.links.remove(&pair(one, other)) {
-                            control.set_link(one, other, link);
-                        }
-                    }
+                let others = self.active.iter().filter(is_same);
+                others.for_each(|active| control.inject(active));
+            }
+            Fault::Crash(host) => self.end_crash(host),
+            Fault::CrashAtOperation(host, _) => {
+                if let Some(index) = self.planned.iter().position(|(one, _)| *one == fault) {
+                    self.planned.swap_remove(index).1.cancel();
                 }
+                self.end_crash(host);
             }
-            Fault::ShortTransfers(host, ..) => {
-                control.set_short_transfers(host, 0.0, 0.0);
-                let same = |active: &Fault| matches!(active, Fault::ShortTransfers(other, ..) if other == host);
-                self.apply_all(same);
-            }
-            Fault::ClockDrift(host, _) => {
-                control.set_clock_drift(host, 0);
-                let same =
-                    |active: &Fault| matches!(active, Fault::ClockDrift(other, _) if other == host);
-                self.apply_all(same);
-            }
-            Fault::ResetConnections(..) => {}
+            Fault::Freeze(_) | Fault::FreezeDisk(_) | Fault::DiskFull(_)
+                if self.active.contains(&fault) => {}
+            Fault::Freeze(host) => control.thaw(host),
+            Fault::FreezeDisk(host) => control.thaw_disk(host),
+            Fault::DiskFull(host) => control.set_disk_full(host, false),
+            _ => self.restore(fault),
         }
     }
 
-    fn apply_all(&self, concerned: impl Fn(&Fault) -> bool) {
-        let concerned = self.active.iter().filter(|active| concerned(active));
-        concerned.for_each(|active| self.control.inject(active));
+    /// Starts a host again that has crashed, unless another fault keeps it down.
+    fn end_crash(&self, host: &str) {
+        let is_reached = |planned: &(&Fault, PlannedCrash)| {
+            planned.0.hosts() == [host] && planned.1.is_reached()
+        };
+        let is_crash = |active: &&Fault| matches!(active, Fault::Crash(other) if other == host);
+        if self.active.iter().any(is_crash) || self.planned.iter().any(is_reached) {
+            return;
+        }
+        let control = self.control;
+        if control.is_down(host) {
+            // At the instant of a crash at an operation, its process has not been ended yet.
+            if control.is_running(host) {
+                control.crash(host);
+            }
+            control.restart(host);
+        }
+    }
+
+    /// Restores a setting to that of the latest fault that still changes it, or to the one before all faults.
+    fn restore(&mut self, fault: &Fault) {
+        let mut active = self.active.iter().rev();
+        if let Some(active) = active.find(|active| active.is_about_same(fault)) {
+            return self.control.inject(active);
+        }
+        let before = self.before.iter().position(|one| one.is_about_same(fault));
+        if let Some(before) = before {
+            self.control.inject(&self.before.swap_remove(before));
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Schedules as text: a line for each fault, which people read and write, and shells pass on in one word.
 
+use super::options::{set_option, write_options};
+use super::values::{parse_time, seconds, signed_milliseconds, signed_time};
 use super::{Fault, Schedule, Scheduled};
-use crate::sim::Link;
+use crate::sim::{DiskFaults, DiskLatency, Link, NetworkFaults};
 use std::fmt;
 use std::str::{FromStr, SplitWhitespace};
-use std::time::Duration;
 
 /// A line that describes no fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +17,8 @@ pub struct ScheduleError {
     pub problem: String,
 }
 
-const KINDS: &str = "partition, reset, crash, freeze, link, short-transfers and drift";
+const KINDS: &str = "partition, reset, crash, freeze, link, short-transfers, drift, jump-clock, network-faults, \
+                     disk-faults, disk-latency, disk-full, freeze-disk and crash-at-operation";
 
 impl fmt::Display for Schedule {
     /// Writes one line for each fault.
@@ -43,50 +45,18 @@ impl fmt::Display for Fault {
             Fault::ResetConnections(one, other) => write!(f, "reset {one} {other}"),
             Fault::Crash(host) => write!(f, "crash {host}"),
             Fault::Freeze(host) => write!(f, "freeze {host}"),
-            Fault::Link(one, other, link) => write!(f, "link {one} {other} {}", link_text(link)),
-            Fault::ShortTransfers(host, read, write) => {
-                write!(f, "short-transfers {host} read={read} write={write}")
-            }
+            Fault::Link(one, other, _) => write!(f, "link {one} {other}"),
+            Fault::ShortTransfers(host, ..) => write!(f, "short-transfers {host}"),
             Fault::ClockDrift(host, ppm) => write!(f, "drift {host} {ppm}ppm"),
-        }
-    }
-}
-
-/// Writes a link as the line of a schedule does.
-pub(in crate::sim) fn link_text(link: &Link) -> String {
-    let mut text = format!("latency={}", short(link.latency));
-    if !link.jitter.is_zero() {
-        text += &format!(" jitter={}", short(link.jitter));
-    }
-    for (name, value) in [
-        ("loss", link.loss),
-        ("duplicate", link.duplicate),
-        ("reorder", link.reorder),
-    ] {
-        if value != 0.0 {
-            text += &format!(" {name}={value}");
-        }
-    }
-    if let Some(bandwidth) = link.bandwidth {
-        text += &format!(" bandwidth={bandwidth}");
-    }
-    text
-}
-
-/// Writes a time in seconds, exactly: `1.203s`.
-fn seconds(time: Duration) -> String {
-    let text = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
-    format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
-}
-
-/// Writes a short time in the unit in which it is a whole number: `50ms`, `200us`.
-fn short(time: Duration) -> String {
-    let nanos = time.as_nanos();
-    match nanos {
-        _ if nanos.is_multiple_of(1_000_000_000) => format!("{}s", nanos / 1_000_000_000),
-        _ if nanos.is_multiple_of(1_000_000) => format!("{}ms", nanos / 1_000_000),
-        _ if nanos.is_multiple_of(1_000) => format!("{}us", nanos / 1_000),
-        _ => format!("{nanos}ns"),
+            Fault::ClockJump(host, by_ms) => write!(f, "jump-clock {host} {}", signed_time(*by_ms)),
+            Fault::NetworkFaults(host, _) => write!(f, "network-faults {host}"),
+            Fault::DiskFaults(host, _) => write!(f, "disk-faults {host}"),
+            Fault::DiskLatency(host, _) => write!(f, "disk-latency {host}"),
+            Fault::DiskFull(host) => write!(f, "disk-full {host}"),
+            Fault::FreezeDisk(host) => write!(f, "freeze-disk {host}"),
+            Fault::CrashAtOperation(host, nth) => write!(f, "crash-at-operation {host} {nth}"),
+        }?;
+        write_options(self, f)
     }
 }
 
@@ -152,71 +122,22 @@ fn parse_fault(words: &mut SplitWhitespace<'_>) -> Result<Fault, String> {
             let ppm = ppm.ok_or_else(|| format!("'{text}' is not a drift; write 200ppm"))?;
             Fault::ClockDrift(host, ppm)
         }
+        "jump-clock" => Fault::ClockJump(host()?, signed_milliseconds(words.next().unwrap_or(""))?),
+        "network-faults" => Fault::NetworkFaults(host()?, NetworkFaults::default()),
+        "disk-faults" => Fault::DiskFaults(host()?, DiskFaults::default()),
+        "disk-latency" => Fault::DiskLatency(host()?, DiskLatency::default()),
+        "disk-full" => Fault::DiskFull(host()?),
+        "freeze-disk" => Fault::FreezeDisk(host()?),
+        "crash-at-operation" => {
+            let host = host()?;
+            let text = words.next().unwrap_or("");
+            let nth = text.parse().ok().filter(|nth| *nth > 0);
+            let problem =
+                || format!("'{text}' is not the number of an operation; write 1 for the next one");
+            Fault::CrashAtOperation(host, nth.ok_or_else(problem)?)
+        }
         _ => return Err(format!("'{kind}' is not a fault; there are {KINDS}")),
     })
-}
-
-/// Sets what stands as `name=value` behind the hosts.
-fn set_option(fault: &mut Fault, word: &str) -> Result<(), String> {
-    let Some((name, value)) = word.split_once('=') else {
-        return Err(format!(
-            "'{word}' is unexpected; 'until' and a time may stand there"
-        ));
-    };
-    match (fault, name) {
-        (Fault::Link(.., link), "latency") => link.latency = parse_time(value)?,
-        (Fault::Link(.., link), "jitter") => link.jitter = parse_time(value)?,
-        (Fault::Link(.., link), "loss") => link.loss = parse_probability(value)?,
-        (Fault::Link(.., link), "duplicate") => link.duplicate = parse_probability(value)?,
-        (Fault::Link(.., link), "reorder") => link.reorder = parse_probability(value)?,
-        (Fault::Link(.., link), "bandwidth") => {
-            let bandwidth = value.parse().ok().filter(|bandwidth| *bandwidth > 0);
-            let problem = || format!("'{value}' is not a bandwidth; write bytes per second");
-            link.bandwidth = Some(bandwidth.ok_or_else(problem)?);
-        }
-        (Fault::ShortTransfers(_, read, _), "read") => *read = parse_probability(value)?,
-        (Fault::ShortTransfers(.., write), "write") => *write = parse_probability(value)?,
-        _ => return Err(format!("there is no option '{name}' there")),
-    }
-    Ok(())
-}
-
-fn parse_probability(text: &str) -> Result<f64, String> {
-    let number: Option<f64> = text.parse().ok();
-    let valid = number.filter(|number| (0.0..=1.0).contains(number));
-    valid.ok_or_else(|| format!("'{text}' is not a probability; write a number from 0 to 1"))
-}
-
-/// The longest time that a line may name: about a century.
-const LONGEST_SECONDS: u64 = 100 * 366 * 86_400;
-
-/// Parses a decimal number with a unit, without rounding.
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let problem = || format!("'{text}' is not a time; write it as 1.5s, 20ms, 300us or 40ns");
-    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.');
-    let (number, unit) = text.split_at(unit_at.ok_or_else(problem)?);
-    let (digits, unit_ns): (usize, u128) = match unit {
-        "s" => (9, 1_000_000_000),
-        "ms" => (6, 1_000_000),
-        "us" | "µs" => (3, 1_000),
-        "ns" => (0, 1),
-        _ => return Err(problem()),
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if number.contains('.') && (fraction.is_empty() || fraction.len() > digits) {
-        return Err(problem());
-    }
-    let whole: u64 = whole.parse().map_err(|_| problem())?;
-    // Filled up with zeros, the digits of the fraction are a number of nanoseconds.
-    let fraction: u64 = format!("{fraction:0<digits$}0")
-        .parse()
-        .map_err(|_| problem())?;
-    let nanos = u128::from(whole) * unit_ns + u128::from(fraction / 10);
-    let longest = u128::from(LONGEST_SECONDS) * 1_000_000_000;
-    match u64::try_from(nanos).ok().filter(|_| nanos <= longest) {
-        Some(nanos) => Ok(Duration::from_nanos(nanos)),
-        None => Err(format!("'{text}' is longer than a century")),
-    }
 }
 
 #[cfg(test)]
@@ -233,12 +154,20 @@ mod tests {
 4s link bank customer latency=50ms jitter=1500us loss=0.1 duplicate=0.01 reorder=0.05 bandwidth=10000 until 9s
 5s short-transfers bank read=0.3 write=0.25 until 9s
 6s drift bank -200ppm until 9s
+7s jump-clock bank -3600s
+7s jump-clock bank 1500ms
+7s network-faults bank socket=0.1 accept=0.2 send=0.3 until 9s
+7s disk-faults bank read=0.1 sync=0.5 no-space=0.01 short-write=1 until 9s
+7s disk-latency bank operation=20ms jitter=80us sync=1s until 9s
+7s disk-full bank until 9s
+8s freeze-disk bank until 9s
+8s crash-at-operation bank 17 until 9s
 ";
 
     #[test]
     fn a_schedule_is_read_back_from_its_text() {
         let schedule: Schedule = ALL.parse().unwrap();
-        assert_eq!(schedule.len(), 9);
+        assert_eq!(schedule.len(), 17);
         assert_eq!(schedule.to_string(), ALL);
         let one_line = ALL.trim().replace('\n', "; ");
         assert_eq!(one_line.parse(), Ok(schedule));
@@ -276,6 +205,26 @@ mod tests {
             ("1s link a b speed=2", "no option 'speed'"),
             ("1s link a b bandwidth=0", "'0' is not a bandwidth"),
             ("1s drift a 200", "'200' is not a drift"),
+            ("1s jump-clock a 1", "'1' is not a time"),
+            (
+                "1s jump-clock a 1us",
+                "'1us' is not a whole number of milliseconds",
+            ),
+            ("1s jump-clock a until 2s", "'until' is not a time"),
+            ("1s jump-clock a 1s until 2s", "has no end"),
+            ("1s disk-faults a write=2", "'2' is not a probability"),
+            ("1s disk-faults a loss=0.1", "no option 'loss'"),
+            ("1s disk-latency a sync=1", "'1' is not a time"),
+            ("1s network-faults a read=0.1", "no option 'read'"),
+            (
+                "1s crash-at-operation a",
+                "'' is not the number of an operation",
+            ),
+            (
+                "1s crash-at-operation a 0",
+                "'0' is not the number of an operation",
+            ),
+            ("1s disk-full a 7", "'7' is unexpected"),
         ] {
             let text = format!("1s crash fine\n{line}");
             let error = text.parse::<Schedule>().unwrap_err();

@@ -226,6 +226,8 @@ width="{width:.1}" height="{height:.1}"><title>{title}</title></rect>"#
                 let text = match span.subject {
                     "crash" => "restart",
                     "freeze" => "thaw",
+                    "freeze-disk" => "thaw-disk",
+                    "disk-full" => "space again",
                     "partition" => "healed",
                     _ => "",
                 };
