@@ -30,17 +30,58 @@ end
 
 -- -- Hosts -----------------------------------------------------------------------------------------------------------
 
---- Adds a host and starts it. `code` is a file, beside the scenario or from the current folder, or a function without
---- upvalues. The arguments are those of the program, as text.
-function sim.host(name, code, ...)
-  check_host('sim.host', name)
-  local kind, text = internal.portable('the code of sim.host', code)
-  local arguments = {}
-  for i = 1, select('#', ...) do
-    arguments[i] = tostring((select(i, ...)))
-    if arguments[i]:find '%z' then argument_error 'sim.host: an argument has a zero byte in it' end
+local HOST = { name = true, code = true, args = true, loops = true, files = true }
+
+local function check_host_options(options)
+  for key in pairs(options) do
+    if not HOST[key] then argument_error('sim.host: there is no option ' .. tostring(key)) end
   end
-  core.sim_host(name, kind, text, table.concat(arguments, '\0'))
+  local args, loops, files = options.args or {}, options.loops or 1, options.files
+  check_type('sim.host: args', args, 'table')
+  check_type('sim.host: loops', loops, 'number')
+  if not (loops >= 1 and loops <= 1024 and loops % 1 == 0) then
+    argument_error('sim.host: loops is a whole number from 1 to 1024, not ' .. tostring(loops))
+  end
+  if files ~= nil and type(files) ~= 'boolean' then
+    check_type('sim.host: files', files, 'table')
+    for path, text in pairs(files) do
+      check_type('sim.host: the path of a file', path, 'string')
+      check_type('sim.host: the contents of a file', text, 'string')
+    end
+  end
+  return args, loops, files
+end
+
+--- Adds a host and starts it: `sim.host(name, code, ...)`, or `sim.host { name =, code =, args =, loops =, files = }`.
+--- `code` is a file, beside the scenario or from the current folder, or a function without upvalues. The arguments are
+--- those of the program, as text. The host's disk has the files beside its script, and those of `files` by their paths.
+function sim.host(name, code, ...)
+  local options = { args = { n = select('#', ...), ... } }
+  if type(name) == 'table' then options, name, code = name, name.name, name.code end
+  check_host('sim.host', name)
+  local args, loops, files = check_host_options(options)
+  local kind, text = internal.portable('the code of sim.host', code)
+  local words = {}
+  for i = 1, args.n or #args do
+    words[i] = tostring(args[i])
+    if words[i]:find '%z' then argument_error 'sim.host: an argument has a zero byte in it' end
+  end
+  -- A function has no folder of its own, unless the scenario says so.
+  local beside = files == true or (files ~= false and kind == 'file')
+  core.sim_host(name, kind, text, table.concat(words, '\0'), loops, beside and 1 or 0)
+  if type(files) == 'table' then
+    local paths = {}
+    for path in pairs(files) do paths[#paths + 1] = path end
+    table.sort(paths)
+    for _, path in ipairs(paths) do core.sim_write_file(name, path, files[path]) end
+  end
+  core.sim_start(name)
+end
+
+--- Returns the address of a host, as text.
+function sim.address(name)
+  check_host('sim.address', name)
+  return core.sim_address(name)
 end
 
 --- Whether the program of a host runs.
@@ -76,6 +117,7 @@ define('partition_one_way', 'partition %s -> %s', 2)
 define('reset', 'reset %s %s', 2)
 define('crash', 'crash %s', 1)
 define('freeze', 'freeze %s', 1)
+define('freeze_disk', 'freeze-disk %s', 1)
 
 local function define_end(name, kind, hosts)
   sim[name] = function(first, second)
@@ -88,33 +130,68 @@ end
 define_end('heal', 'partition', 2)
 define_end('restart', 'crash', 1)
 define_end('thaw', 'freeze', 1)
+define_end('thaw_disk', 'freeze-disk', 1)
 
---- The properties of a link, in the order of a schedule's line, and how they are written.
+--- Lets the faults of a schedule happen, which is text with a line for each, at their times since the beginning.
+function sim.schedule(text)
+  check_type('sim.schedule: the faults', text, 'string')
+  core.sim_schedule(text)
+end
+
+local SECONDS, PROBABILITY = '%.9fs', '%.17g'
+
+--- The properties of a link, and how a schedule's line writes them.
 local LINK = {
-  { 'latency', '%.9fs' }, { 'jitter', '%.9fs' }, { 'loss', '%.17g' }, { 'duplicate', '%.17g' }, { 'reorder', '%.17g' },
-  { 'bandwidth', '%d' },
+  latency = SECONDS, jitter = SECONDS, loss = PROBABILITY, duplicate = PROBABILITY, reorder = PROBABILITY,
+  bandwidth = '%d',
 }
-local IS_LINK = {}
-for _, property in ipairs(LINK) do IS_LINK[property[1]] = true end
+
+--- Writes properties as a schedule's line does: ` name=value` for each.
+local function write_properties(what, properties, formats)
+  check_type(what, properties, 'table')
+  local words = {}
+  for key, value in pairs(properties) do
+    local format = formats[key]
+    if not format then argument_error(('%s: there is no property %s'):format(what, tostring(key))) end
+    check_type(what .. ': ' .. key, value, 'number')
+    local most = format == PROBABILITY and 1 or 1e9
+    if not (value >= 0 and value <= most) then
+      argument_error(('%s: %s is a number from 0 to %d, not %s'):format(what, key, most, tostring(value)))
+    end
+    words[#words + 1] = (' %s=' .. format):format(key:gsub('_', '-'), value)
+  end
+  return table.concat(words)
+end
 
 --- Sets the link between two hosts; without properties, the one that they had in the beginning.
 function sim.link(first, second, properties)
   check_host('sim.link', first)
   check_host('sim.link', second)
   if properties == nil then return core.sim_end('link', first, second) end
-  check_type('sim.link: the properties of a link', properties, 'table')
-  for key, value in pairs(properties) do
-    if not IS_LINK[key] then argument_error('sim.link: a link has no property ' .. tostring(key)) end
-    check_type('sim.link: ' .. key, value, 'number')
-    if not (value >= 0 and value < 1e9) then argument_error(('sim.link: %s is %s'):format(key, value)) end
-  end
-  local words = { ('link %s %s'):format(first, second) }
-  for _, property in ipairs(LINK) do
-    local value = properties[property[1]]
-    if value then words[#words + 1] = ('%s=' .. property[2]):format(property[1], value) end
-  end
-  core.sim_fault(table.concat(words, ' '))
+  core.sim_fault(('link %s %s%s'):format(first, second, write_properties('sim.link', properties, LINK)))
 end
+
+--- Sets the link between all hosts that have no link of their own.
+function sim.default_link(properties)
+  core.sim_default_link(write_properties('sim.default_link', properties or {}, LINK))
+end
+
+--- Defines a function that sets properties of a host; without them, those of the beginning.
+local function define_properties(name, formats)
+  sim[name] = function(host, properties)
+    local what = 'sim.' .. name
+    check_host(what, host)
+    local text = properties == nil and '' or write_properties(what, properties, formats)
+    core.sim_fault(('%s %s%s'):format(name:gsub('_', '-'), host, text))
+  end
+end
+
+define_properties('network_faults', { socket = PROBABILITY, accept = PROBABILITY, send = PROBABILITY })
+define_properties('disk_faults', {
+  open = PROBABILITY, read = PROBABILITY, write = PROBABILITY, sync = PROBABILITY, inspect = PROBABILITY,
+  change = PROBABILITY, no_space = PROBABILITY, short_read = PROBABILITY, short_write = PROBABILITY,
+})
+define_properties('disk_latency', { operation = SECONDS, jitter = SECONDS, sync = SECONDS })
 
 --- Lets a host's clock run faster, or slower if `ppm` is negative, by that many millionths.
 function sim.drift(name, ppm)
@@ -138,7 +215,7 @@ function sim.jump_clock(name, seconds)
   check_host('sim.jump_clock', name)
   check_type('sim.jump_clock: seconds', seconds, 'number')
   if not (seconds > -1e9 and seconds < 1e9) then argument_error('sim.jump_clock: seconds are ' .. tostring(seconds)) end
-  core.sim_host_number('jump-clock', name, seconds * 1000)
+  core.sim_fault(('jump-clock %s %dms'):format(name, seconds * 1000))
 end
 
 -- -- Disks -----------------------------------------------------------------------------------------------------------
@@ -156,18 +233,32 @@ end
 
 define_disk('disk_capacity', 'capacity', 'the number of bytes')
 define_disk('fail_at', 'fail-at', 'the number of an operation')
-define_disk('crash_at_operation', 'crash-at', 'the number of an operation')
 
---- Lets all operations of a host's disk hang.
-function sim.freeze_disk(name)
-  check_host('sim.freeze_disk', name)
-  core.sim_freeze_disk(name, 1)
+--- Lets a host crash at the `nth` operation from now on its disk.
+function sim.crash_at_operation(name, nth)
+  check_host('sim.crash_at_operation', name)
+  check_type('sim.crash_at_operation: the number of an operation', nth, 'number')
+  core.sim_fault(('crash-at-operation %s %.17g'):format(name, nth))
 end
 
---- Lets a frozen disk continue.
-function sim.thaw_disk(name)
-  check_host('sim.thaw_disk', name)
-  core.sim_freeze_disk(name, 0)
+--- Lets nothing more fit on a host's disk; with `full` false, there is space again.
+function sim.disk_full(name, full)
+  check_host('sim.disk_full', name)
+  if full == false then return core.sim_end('disk-full', name, '') end
+  core.sim_fault('disk-full ' .. name)
+end
+
+--- The number of operations that a host's disk has begun.
+function sim.disk_operations(name)
+  check_host('sim.disk_operations', name)
+  return core.sim_disk_operations(name)
+end
+
+--- Returns the contents of the files of a host's disk by their paths: as programs see them, or with `durable` as a crash
+--- would leave them at worst.
+function sim.files(name, durable)
+  check_host('sim.files', name)
+  return core.sim_files(name, durable and 1 or 0)
 end
 
 --- Returns the contents of a file of a host's disk, or nil if there is none.

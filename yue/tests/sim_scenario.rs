@@ -163,11 +163,11 @@ fn mistakes_of_a_scenario_are_errors_that_say_what_is_wrong() {
         ),
         (
             "sim.link('server', 'scenario', { speed = 1 })",
-            "a link has no property speed",
+            "there is no property speed",
         ),
         (
             "sim.link('server', 'scenario', { loss = 2 })",
-            "'2' is not a probability",
+            "loss is a number from 0 to 1, not 2",
         ),
         ("sim.host('server', print)", "native function"),
         (

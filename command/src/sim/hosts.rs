@@ -1,11 +1,12 @@
 //! The hosts that a command line names: `server=-c 2 server.lua port=80, bot*20=bots.lua`.
 
-use super::files::{Files, Folders};
 use crate::{check, parse_loops};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use yue::lua::Script;
+use yue::sim::files_of_folder;
 
 /// The maximum number of hosts. Each has a thread, which the system may refuse.
 const HOSTS_MAX: usize = 1000;
@@ -15,7 +16,7 @@ const HOSTS_MAX: usize = 1000;
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) script: Script,
-    pub(super) files: Arc<Files>,
+    pub(super) files: Arc<Vec<(PathBuf, Vec<u8>)>>,
 }
 
 /// The reason why hosts cannot be simulated, and the exit code.
@@ -60,11 +61,15 @@ pub(super) fn parse_all(lists: &[String]) -> Result<Vec<Host>, Fault> {
             return Err(wrong(format!("there are two hosts named {}", host.name)));
         }
     }
-    let mut folders = Folders::default();
+    // Many hosts may have the same script.
+    let mut folders = BTreeMap::new();
     for host in &mut hosts {
         if let Some(script) = &host.script.name {
             check(script, None).map_err(|(code, text)| Fault { code, text })?;
-            host.files = folders.beside(script);
+            let folder = script.parent().unwrap_or(Path::new("")).to_owned();
+            let read = || Arc::new(files_of_folder(&folder));
+            let files = folders.entry(folder.clone()).or_insert_with(read);
+            host.files = Arc::clone(files);
         }
     }
     Ok(hosts)

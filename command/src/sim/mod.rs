@@ -3,10 +3,8 @@
 //! ```text
 //!   mod.rs      the command line; one run, and what it prints     hosts.rs    the hosts that the command line names
 //!   search.rs   many seeds, divided among processes               replay.rs   the command that repeats a run
-//!                                                                 files.rs    the files beside the scripts
 //! ```
 
-mod files;
 mod hosts;
 mod replay;
 mod search;

@@ -11,7 +11,20 @@ yue.sim = {}
 ---@param name string The name by which other hosts reach it.
 ---@param code string|fun(...: string) A file, beside the scenario or from the current folder; or a function.
 ---@param ... any
+---@overload fun(options: yue.SimulatedHost)
 function yue.sim.host(name, code, ...) end
+
+---@class yue.SimulatedHost
+---@field name string The name by which other hosts reach it.
+---@field code string|fun(...: string) A file, beside the scenario or from the current folder; or a function.
+---@field args? any[] The arguments of its program, as text.
+---@field loops? integer The number of its loops; 1 by default.
+---@field files? boolean|table<string, string> Contents by path, put on its disk. Or whether those beside its script are.
+
+---Returns the address of a host, as text.
+---@param name string
+---@return string
+function yue.sim.address(name) end
 
 ---Whether the program of a host runs.
 ---@param name string
@@ -76,6 +89,24 @@ function yue.sim.thaw(name) end
 ---@param link yue.Link?
 function yue.sim.link(one, other, link) end
 
+---Sets the link between all hosts that have no link of their own; without properties, that of a quiet network.
+---@param link yue.Link?
+function yue.sim.default_link(link) end
+
+---Lets the faults of a schedule happen: text with a line for each, at their times since the beginning of the run.
+---@param text string
+function yue.sim.schedule(text) end
+
+---@class yue.NetworkFaults
+---@field socket? number The probability that a new socket is refused: too many descriptors.
+---@field accept? number The probability that a connection is gone when it is accepted.
+---@field send? number The probability that the kernel has no memory for what is sent.
+
+---Lets calls on a host's sockets fail; without `faults`, as seldom as in the beginning.
+---@param name string
+---@param faults yue.NetworkFaults?
+function yue.sim.network_faults(name, faults) end
+
 ---Lets a host's clock run faster, or slower if `ppm` is negative, by that many millionths.
 ---@param name string
 ---@param ppm number
@@ -96,6 +127,42 @@ function yue.sim.jump_clock(name, seconds) end
 ---@param name string
 ---@param bytes integer
 function yue.sim.disk_capacity(name, bytes) end
+
+---@class yue.DiskFaults
+---@field open? number The probability that to open or create a file fails with EIO.
+---@field read? number The probability that a read fails with EIO.
+---@field write? number The probability that a write fails with EIO.
+---@field sync? number The probability that a sync fails with EIO, and loses some of what it had to write.
+---@field inspect? number The probability that a question for metadata or names fails with EIO.
+---@field change? number The probability that a change of names or metadata fails with EIO.
+---@field no_space? number The probability that an operation that may take space fails with ENOSPC.
+---@field short_read? number The probability that a read returns fewer bytes.
+---@field short_write? number The probability that a write takes fewer bytes.
+
+---Lets operations of a host's disk fail; without `faults`, none.
+---@param name string
+---@param faults yue.DiskFaults?
+function yue.sim.disk_faults(name, faults) end
+
+---@class yue.DiskLatency
+---@field operation? number The time of every operation, in seconds; 0.00002 by default.
+---@field jitter? number The largest additional time of an operation, in seconds; 0.00008 by default.
+---@field sync? number The additional time of a sync, in seconds; 0.001 by default.
+
+---Sets the time that operations of a host's disk take; without `latency`, that of the beginning.
+---@param name string
+---@param latency yue.DiskLatency?
+function yue.sim.disk_latency(name, latency) end
+
+---Lets nothing more fit on a host's disk, whatever its space; with `full` false, as much as before.
+---@param name string
+---@param full boolean? True by default.
+function yue.sim.disk_full(name, full) end
+
+---Returns the number of operations that a host's disk has begun.
+---@param name string
+---@return integer
+function yue.sim.disk_operations(name) end
 
 ---Lets the `nth` operation from now on a host's disk fail.
 ---@param name string
@@ -120,6 +187,12 @@ function yue.sim.thaw_disk(name) end
 ---@param path string
 ---@return string?
 function yue.sim.read_file(name, path) end
+
+---Returns the contents of the files of a host's disk by their paths, as its programs see them.
+---@param name string
+---@param durable boolean? As a crash would leave them that loses everything which was not synced.
+---@return table<string, string>
+function yue.sim.files(name, durable) end
 
 ---Puts a durable file on a host's disk.
 ---@param name string

@@ -1,14 +1,20 @@
 //! The scenario's hands: hosts that crash and restart, links that break.
 
-#[cfg(feature = "lua")]
-use super::Cause;
 use super::invariants::Invariants;
 use super::output::Transcript;
 use super::process::{Main, Process};
 use super::recorder::{MarkKind, Recorder};
+#[cfg(feature = "lua")]
+use super::{Cause, beside::Files};
 use super::{Fault, Link};
+#[cfg(feature = "lua")]
+use std::collections::BTreeMap;
 use std::fmt;
+#[cfg(feature = "lua")]
+use std::io;
 use std::net::IpAddr;
+#[cfg(feature = "lua")]
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use yue_io::simulation as network;
@@ -27,7 +33,7 @@ pub struct Control {
 pub(super) struct Hosts {
     all: Mutex<Vec<Host>>,
     /// The link of hosts that have none of their own.
-    link: Link,
+    link: Mutex<Link>,
     recorder: Arc<Recorder>,
     transcript: Arc<Transcript>,
     began: Instant,
@@ -36,6 +42,9 @@ pub(super) struct Hosts {
     /// The calls of Lua programs out of the simulation that are let through.
     #[cfg(feature = "lua")]
     allowed: Mutex<Vec<String>>,
+    /// The folders whose files the scenario has put on disks: many hosts may have the same.
+    #[cfg(feature = "lua")]
+    folders: Mutex<BTreeMap<PathBuf, Arc<Files>>>,
 }
 
 struct Host {
@@ -55,13 +64,15 @@ impl Hosts {
         recorder.add_host("scenario");
         Hosts {
             all: Mutex::default(),
-            link,
+            link: Mutex::new(link),
             recorder,
             transcript,
             began: simulation::now(),
             loops,
             #[cfg(feature = "lua")]
             allowed: Mutex::default(),
+            #[cfg(feature = "lua")]
+            folders: Mutex::default(),
         }
     }
 
@@ -231,11 +242,17 @@ impl Control {
     pub fn set_link(&self, one: &str, other: &str, link: Link) {
         let hosts @ [a, b] = [one, other].map(|host| self.hosts.number(host));
         let text = Fault::Link(one.to_owned(), other.to_owned(), link).to_string();
-        match link == self.hosts.link {
+        match link == *lock(&self.hosts.link) {
             true => self.end("link", &hosts, text),
             false => self.begin("link", &hosts, text),
         }
         network::set_link(a, b, link);
+    }
+
+    /// Sets the link between all hosts that have no link of their own, like [`Sim::link`](super::Sim::link).
+    pub fn set_default_link(&self, link: Link) {
+        *lock(&self.hosts.link) = link;
+        network::set_default_link(link);
     }
 
     /// Returns the link between two hosts.
@@ -415,7 +432,7 @@ impl Control {
         hosts.transcript.collect(0, "scenario", hosts.began);
     }
 
-    /// Adds a host, and starts it.
+    /// Adds a host that does not run yet.
     ///
     /// # Errors
     /// A text about the problem, if there is a host of this name.
@@ -428,9 +445,33 @@ impl Control {
             name.to_owned(),
             Main::Program(Arc::new(script), Arc::default()),
         );
+        Ok(())
+    }
+
+    /// Starts a host that was added.
+    #[cfg(feature = "lua")]
+    pub(crate) fn start(&self, name: &str) {
         self.hosts
             .with(name, |host| host.start(&self.hosts.recorder));
-        Ok(())
+    }
+
+    /// Puts the files of a folder of the machine on a host's disk.
+    ///
+    /// # Errors
+    /// When there is something else at the path of one.
+    #[cfg(feature = "lua")]
+    pub(crate) fn add_folder(&self, host: &str, folder: &Path) -> io::Result<()> {
+        let files = {
+            let mut folders = lock(&self.hosts.folders);
+            let read = || Arc::new(super::files_of_folder(folder));
+            folders
+                .entry(folder.to_owned())
+                .or_insert_with(read)
+                .clone()
+        };
+        files
+            .iter()
+            .try_for_each(|(path, bytes)| self.write_file(host, path, bytes))
     }
 
     #[cfg(feature = "lua")]
@@ -450,7 +491,8 @@ impl Control {
 
     /// Restores the link that hosts have from the beginning.
     pub fn reset_link(&self, one: &str, other: &str) {
-        self.set_link(one, other, self.hosts.link);
+        let link = *lock(&self.hosts.link);
+        self.set_link(one, other, link);
     }
 
     pub(super) fn recorder(&self) -> &Arc<Recorder> {

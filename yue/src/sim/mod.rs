@@ -46,6 +46,7 @@
 //! the clock or random numbers of the system. A host that uses them still runs, but then a run is a function of more
 //! than its seed; [`search`] checks that each seed has the same outcome twice.
 
+mod beside;
 mod control;
 mod disks;
 mod faults;
@@ -61,6 +62,7 @@ mod settings;
 mod shrink;
 mod trace;
 
+pub use beside::files_of_folder;
 pub use control::Control;
 pub use faults::{Chaos, Fault, Schedule, ScheduleError, Scheduled};
 pub use output::Line;

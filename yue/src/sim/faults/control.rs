@@ -108,6 +108,21 @@ impl Control {
         }
     }
 
+    /// Adds the faults of a schedule, at their times since the beginning of the run; those of the past happen at once. If
+    /// the faults of the run are replaced (`YUE_SIM_FAULTS`), it does nothing.
+    ///
+    /// # Errors
+    /// A text about the problem, if a fault names a host that does not exist.
+    pub fn schedule(&self, schedule: Schedule) -> Result<(), String> {
+        for one in schedule.faults() {
+            self.check(&one.fault)?;
+        }
+        if !self.has_replaced_faults() {
+            self.play(schedule);
+        }
+        Ok(())
+    }
+
     /// Adds random faults to the hosts that there are. They begin and end within the time that `chaos` says, counted
     /// from now. If the faults of the run are replaced (`YUE_SIM_FAULTS`), it does nothing.
     pub fn chaos(&self, chaos: impl Into<Chaos>) {

@@ -5,12 +5,14 @@
 //! Invariants of `sim.always` see the scenario's own VM alone, which changes only while the scenario's loop runs. So
 //! they are checked whenever that loop gives its turn away, outside fibers: then a function that waits is refused.
 
+mod disks;
+
 use crate::lua::host::entries::Entry;
 use crate::lua::host::errors::error;
 use crate::lua::host::with_host;
 use crate::lua::native::{native, register};
 use crate::lua::script::{Chunk, Script};
-use crate::sim::{Chaos, Control, Schedule, note};
+use crate::sim::{Chaos, Control, Schedule, ScheduleError, note};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use yue_luajit::{Error, Stack, ffi};
@@ -94,10 +96,13 @@ fn find_file(name: &[u8]) -> PathBuf {
 }
 
 native! {
-    /// `sim_host(name, kind, text, arguments)`: adds a host that runs a file, or the source of a function.
+    /// `sim_host(name, kind, text, arguments, loops, beside)`: adds a host that runs a file, or the source of a function,
+    /// on that many loops. `beside` is 1 if the files beside the script are put on its disk.
     AddHost = "sim_host", suspends: false;
-    read(stack) -> [&'a [u8]; 4] { [1, 2, 3, 4].map(|index| stack.bytes(index)) }
-    run([name, kind, text, arguments]) -> () {
+    read(stack) -> ([&'a [u8]; 4], [f64; 2]) {
+        ([1, 2, 3, 4].map(|index| stack.bytes(index)), [5, 6].map(|index| stack.number(index)))
+    }
+    run(([name, kind, text, arguments], [loops, beside])) -> () {
         let control = control()?;
         let mut script = match kind == b"file" {
             true => {
@@ -116,7 +121,25 @@ native! {
             }
         };
         script.args = items(arguments);
-        control.add_program(&text_of(name), script).map_err(refused)
+        script.loops = loops as usize;
+        let name = text_of(name);
+        let file = script.name.clone().unwrap_or_default();
+        control.add_program(&name, script).map_err(refused)?;
+        if beside != 0.0 {
+            let folder = file.parent().unwrap_or(Path::new(""));
+            control.add_folder(&name, folder).map_err(refused)?;
+        }
+        Ok(())
+    }
+}
+
+native! {
+    /// `sim_start(name)`: starts a host that was added.
+    Start = "sim_start", suspends: false;
+    read(stack) -> &'a [u8] { stack.bytes(1) }
+    run(name) -> () {
+        control()?.start(&text_of(name));
+        Ok(())
     }
 }
 
@@ -127,7 +150,7 @@ native! {
     run(text) -> () {
         let control = control()?;
         let line = format!("0s {}", text_of(text));
-        let schedule: Schedule = line.parse().map_err(|failure: crate::sim::ScheduleError| refused(failure.problem))?;
+        let schedule: Schedule = line.parse().map_err(|failure: ScheduleError| refused(failure.problem))?;
         for one in schedule.faults() {
             control.check(&one.fault).map_err(refused)?;
             control.inject(&one.fault);
@@ -150,6 +173,8 @@ native! {
             b"partition" => control.heal(&host, &other),
             b"link" => control.reset_link(&host, &other),
             b"freeze" => control.thaw(&host),
+            b"freeze-disk" => control.thaw_disk(&host),
+            b"disk-full" => control.set_disk_full(&host, false),
             b"crash" if host == "scenario" || control.is_running(&host) => {
                 return Err(refused(format!("the host {host} runs; crash it before it restarts")));
             }
@@ -176,6 +201,34 @@ native! {
             chaos = chaos.hosts(hosts);
         }
         control.chaos(chaos);
+        Ok(())
+    }
+}
+
+native! {
+    /// `sim_schedule(text)`: plans the faults of a schedule.
+    PlanFaults = "sim_schedule", suspends: false;
+    read(stack) -> &'a [u8] { stack.bytes(1) }
+    run(text) -> () {
+        let control = control()?;
+        let schedule: Schedule = text_of(text).parse().map_err(|failure: ScheduleError| refused(failure))?;
+        control.schedule(schedule).map_err(refused)
+    }
+}
+
+native! {
+    /// `sim_default_link(text)`: sets the link of hosts that have none of their own, by a line of a schedule.
+    DefaultLink = "sim_default_link", suspends: false;
+    read(stack) -> &'a [u8] { stack.bytes(1) }
+    run(text) -> () {
+        let control = control()?;
+        let line = format!("0s link scenario scenario {}", text_of(text));
+        let schedule: Schedule = line.parse().map_err(|failure: ScheduleError| refused(failure.problem))?;
+        for one in schedule.faults() {
+            if let crate::sim::Fault::Link(.., link) = one.fault {
+                control.set_default_link(link);
+            }
+        }
         Ok(())
     }
 }
@@ -216,75 +269,24 @@ native! {
 }
 
 native! {
+    /// `sim_address(name)`: the address of the host.
+    Address = "sim_address", suspends: false;
+    read(stack) -> &'a [u8] { stack.bytes(1) }
+    run(name) -> Vec<u8> {
+        let control = control()?;
+        let name = text_of(name);
+        control.check_host(&name).map_err(refused)?;
+        Ok(control.address(&name).to_string().into_bytes())
+    }
+}
+
+native! {
     /// `sim_now()`: seconds since the beginning.
     Now = "sim_now", suspends: false;
     read(_stack) -> () {}
     run(()) -> f64 {
         let elapsed: Duration = control()?.elapsed();
         Ok(elapsed.as_secs_f64())
-    }
-}
-
-native! {
-    /// `sim_host_number(kind, name, number)`: sets a number of a host: `jump-clock` by milliseconds, `capacity` of the
-    /// disk in bytes, `fail-at` and `crash-at` an operation of the disk.
-    HostNumber = "sim_host_number", suspends: false;
-    read(stack) -> (&'a [u8], &'a [u8], f64) { (stack.bytes(1), stack.bytes(2), stack.number(3)) }
-    run((kind, name, number)) -> () {
-        let control = control()?;
-        let name = text_of(name);
-        control.check_host(&name).map_err(refused)?;
-        match kind {
-            b"jump-clock" => control.jump_clock(&name, number as i64),
-            b"capacity" => control.set_disk_capacity(&name, number as u64),
-            b"fail-at" => control.fail_at(&name, number as u64),
-            b"crash-at" if name == "scenario" => {
-                return Err(refused("the scenario's own host runs as long as the scenario"));
-            }
-            b"crash-at" => control.crash_at_operation(&name, number as u64),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-native! {
-    /// `sim_freeze_disk(name, freezes)`: lets a disk hang, or continue.
-    FreezeDisk = "sim_freeze_disk", suspends: false;
-    read(stack) -> (&'a [u8], f64) { (stack.bytes(1), stack.number(2)) }
-    run((name, freezes)) -> () {
-        let control = control()?;
-        let name = text_of(name);
-        control.check_host(&name).map_err(refused)?;
-        match freezes != 0.0 {
-            true => control.freeze_disk(&name),
-            false => control.thaw_disk(&name),
-        }
-        Ok(())
-    }
-}
-
-native! {
-    /// `sim_read_file(name, path)`: returns the contents of a file of a host's disk, or nil.
-    ReadFile = "sim_read_file", suspends: false;
-    read(stack) -> [&'a [u8]; 2] { [1, 2].map(|index| stack.bytes(index)) }
-    run([name, path]) -> Option<Vec<u8>> {
-        let control = control()?;
-        let name = text_of(name);
-        control.check_host(&name).map_err(refused)?;
-        Ok(control.read_file(&name, text_of(path)).ok())
-    }
-}
-
-native! {
-    /// `sim_write_file(name, path, bytes)`: puts a durable file on a host's disk.
-    WriteFile = "sim_write_file", suspends: false;
-    read(stack) -> [&'a [u8]; 3] { [1, 2, 3].map(|index| stack.bytes(index)) }
-    run([name, path, bytes]) -> () {
-        let control = control()?;
-        let name = text_of(name);
-        control.check_host(&name).map_err(refused)?;
-        control.write_file(&name, text_of(path), bytes).map_err(refused)
     }
 }
 
@@ -338,6 +340,7 @@ native! {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; HostNumber, FreezeDisk, ReadFile, WriteFile);
+    disks::register_all(stack);
+    register!(stack; Start, PlanFaults, DefaultLink, Address);
     register!(stack; AddHost, Fault, End, AddChaos, Allow, MayFail, Running, Now, Random, Note, Broken, Fail, Check);
 }

@@ -1,36 +1,27 @@
-//! The files beside the scripts, which the hosts find on their disks: pages, data.
+//! Files of the machine's folders, which the hosts find on their disks: pages, data.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-/// The limits on the files beside a script: each of its hosts has them in memory. The rest is left out.
+/// The limits on the files of a folder: each host has them in memory. The rest is left out.
 const FILES_MAX: usize = 1000;
 const BYTES_MAX: usize = 2 << 20;
 
 /// The maximum number of folders within each other.
 const DEPTH_MAX: usize = 8;
 
-/// The files of a folder, by their paths as the program names them.
+/// The files of a folder, by their paths as a program names them.
 pub(super) type Files = Vec<(PathBuf, Vec<u8>)>;
 
-/// The folders that were read.
-#[derive(Default)]
-pub(super) struct Folders(BTreeMap<PathBuf, Arc<Files>>);
-
-impl Folders {
-    /// The files of the script's folder and of the folders in it, up to the limits. Hidden ones, and those that cannot
-    /// be read, are left out.
-    pub(super) fn beside(&mut self, script: &Path) -> Arc<Files> {
-        let folder = script.parent().unwrap_or(Path::new("")).to_owned();
-        let read = || {
-            let mut reading = Reading::default();
-            reading.add_folder(&folder, DEPTH_MAX);
-            Arc::new(reading.files)
-        };
-        self.0.entry(folder.clone()).or_insert_with(read).clone()
-    }
+/// Returns the files of a folder of the machine and of the folders in it, by their paths, for [`Sim::file`]: 1000 files,
+/// 2 MiB in all, and eight folders within each other at most. The rest, hidden files, and those that cannot be read are
+/// left out. `yue sim` puts those of a script's folder on the disk of the host that runs it.
+///
+/// [`Sim::file`]: super::Sim::file
+pub fn files_of_folder(folder: impl AsRef<Path>) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut reading = Reading::default();
+    reading.add_folder(folder.as_ref(), DEPTH_MAX);
+    reading.files
 }
 
 /// The files that have been read so far.
@@ -85,14 +76,15 @@ mod tests {
 
     #[test]
     fn the_files_of_a_folder_keep_their_paths() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = |name: &str| folder.path().join(name);
-        fs::create_dir(path("page")).expect("a folder");
+        let name = format!("yue-sim-folder-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let path = |name: &str| folder.join(name);
+        fs::create_dir_all(path("page")).expect("a folder");
         for name in ["server.lua", "page/index.html", ".hidden"] {
             fs::write(path(name), name).expect("a file");
         }
-        let mut folders = Folders::default();
-        let files = folders.beside(&path("server.lua"));
+        let files = files_of_folder(&folder);
+        fs::remove_dir_all(&folder).expect("it is there");
         let paths: Vec<&PathBuf> = files.iter().map(|(path, _)| path).collect();
         assert_eq!(paths, [&path("page/index.html"), &path("server.lua")]);
         assert_eq!(files[0].1, b"page/index.html");
