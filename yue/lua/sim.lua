@@ -254,8 +254,8 @@ function sim.disk_operations(name)
   return core.sim_disk_operations(name)
 end
 
---- Returns the contents of the files of a host's disk by their paths: as programs see them, or with `durable` as a crash
---- would leave them at worst.
+--- Returns the contents of the files of a host's disk by their paths: as programs see them, or with `durable` as a
+--- crash would leave them at worst.
 function sim.files(name, durable)
   check_host('sim.files', name)
   return core.sim_files(name, durable and 1 or 0)

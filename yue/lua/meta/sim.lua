@@ -19,7 +19,7 @@ function yue.sim.host(name, code, ...) end
 ---@field code string|fun(...: string) A file, beside the scenario or from the current folder; or a function.
 ---@field args? any[] The arguments of its program, as text.
 ---@field loops? integer The number of its loops; 1 by default.
----@field files? boolean|table<string, string> Contents by path, put on its disk. Or whether those beside its script are.
+---@field files? boolean|table<string, string> Contents by path, for its disk. Or whether those beside its script are.
 
 ---Returns the address of a host, as text.
 ---@param name string

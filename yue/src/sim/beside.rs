@@ -13,9 +13,9 @@ const DEPTH_MAX: usize = 8;
 /// The files of a folder, by their paths as a program names them.
 pub(super) type Files = Vec<(PathBuf, Vec<u8>)>;
 
-/// Returns the files of a folder of the machine and of the folders in it, by their paths, for [`Sim::file`]: 1000 files,
-/// 2 MiB in all, and eight folders within each other at most. The rest, hidden files, and those that cannot be read are
-/// left out. `yue sim` puts those of a script's folder on the disk of the host that runs it.
+/// Returns the files of a folder of the machine and of the folders in it, by their paths, for [`Sim::file`]: 1000
+/// files, 2 MiB in all, and eight folders within each other at most. The rest, hidden files, and those that cannot be
+/// read are left out. `yue sim` puts those of a script's folder on the disk of the host that runs it.
 ///
 /// [`Sim::file`]: super::Sim::file
 pub fn files_of_folder(folder: impl AsRef<Path>) -> Vec<(PathBuf, Vec<u8>)> {

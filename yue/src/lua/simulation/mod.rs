@@ -96,8 +96,8 @@ fn find_file(name: &[u8]) -> PathBuf {
 }
 
 native! {
-    /// `sim_host(name, kind, text, arguments, loops, beside)`: adds a host that runs a file, or the source of a function,
-    /// on that many loops. `beside` is 1 if the files beside the script are put on its disk.
+    /// `sim_host(name, kind, text, arguments, loops, beside)`: adds a host that runs a file, or the source of a
+    /// function, on that many loops. `beside` is 1 if the files beside the script are put on its disk.
     AddHost = "sim_host", suspends: false;
     read(stack) -> ([&'a [u8]; 4], [f64; 2]) {
         ([1, 2, 3, 4].map(|index| stack.bytes(index)), [5, 6].map(|index| stack.number(index)))

@@ -94,16 +94,24 @@ pub struct Chaos {
 impl Chaos {
     /// Faults of a level from 1 to 5; a lower or higher one counts as 1 or 5.
     ///
-    /// | level | faults in 10 s | each lasts up to | kinds | of disks and clocks, one for every four others |
-    /// |---|---|---|---|---|
-    /// | 1 | 2 | 0.5 s | slow and lossy links, short reads and writes, connections that are reset | slow disks |
-    /// | 2 | 4 | 2 s | also partitions | also short reads and writes of files, disks that hang |
-    /// | 3 | 8 | 5 s | also crashes, freezes, partitions in one direction | also errors of disks, full disks, crashes at an operation of a disk |
-    /// | 4 | 15 | 10 s | also clocks that are too fast or too slow | also wall clocks that jump |
-    /// | 5 | 30 | 20 s | the same, most of the time | the same |
+    /// | level | faults in 10 s | each lasts up to | kinds |
+    /// |---|---|---|---|
+    /// | 1 | 2 | 0.5 s | slow and lossy links, short reads and writes, connections that are reset |
+    /// | 2 | 4 | 2 s | also partitions |
+    /// | 3 | 8 | 5 s | also crashes, freezes, partitions in one direction |
+    /// | 4 | 15 | 10 s | also clocks that are too fast or too slow |
+    /// | 5 | 30 | 20 s | the same, most of the time |
     ///
-    /// The faults of disks and clocks come in addition: a program that has no files meets as many of the others as if
-    /// there were none.
+    /// One fault of a disk or a wall clock comes in addition to every four of these:
+    ///
+    /// | level | kinds |
+    /// |---|---|
+    /// | 1 | slow disks |
+    /// | 2 | also short reads and writes of files, disks that hang |
+    /// | 3 | also errors of disks, full disks, crashes at an operation of a disk |
+    /// | 4, 5 | also wall clocks that jump |
+    ///
+    /// A program that has no files meets as many of the others as if there were none of disks.
     pub fn level(level: u8) -> Chaos {
         Chaos {
             level: level.clamp(1, 5),

@@ -108,8 +108,8 @@ impl Control {
         }
     }
 
-    /// Adds the faults of a schedule, at their times since the beginning of the run; those of the past happen at once. If
-    /// the faults of the run are replaced (`YUE_SIM_FAULTS`), it does nothing.
+    /// Adds the faults of a schedule, at their times since the beginning of the run; those of the past happen at once.
+    /// If the faults of the run are replaced (`YUE_SIM_FAULTS`), it does nothing.
     ///
     /// # Errors
     /// A text about the problem, if a fault names a host that does not exist.

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A new kind of fault is a variant of [`Fault`], a line in `text.rs`, a begin in `control.rs`, and an end in
-//! `player.rs`. The level from which a schedule contains it is in `chaos.rs`, the simpler forms that shrinking tries are
-//! in `simpler.rs`.
+//! `player.rs`. The level from which a schedule contains it is in `chaos.rs`, the simpler forms that shrinking tries
+//! are in `simpler.rs`.
 
 mod chaos;
 mod control;
