@@ -1,9 +1,10 @@
 //! TLS settings: certificates, trusted roots, and the connectors and acceptors built from them.
 
 use super::insecure::AnyServer;
+use super::provider::provider;
 use super::stream::TlsStream;
 use crate::fs;
-use rustls::crypto::CryptoProvider;
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
@@ -12,10 +13,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
+use yue_scheduler::simulation;
 
 /// An error in the program's settings, with a text that says what is wrong.
 fn invalid(text: impl fmt::Display) -> io::Error {
@@ -251,6 +249,17 @@ impl Connector {
         &self.config
     }
 
+    /// The configuration of the next connection.
+    fn config_of_next(&self) -> Arc<ClientConfig> {
+        if !simulation::is_on() {
+            return self.config.clone();
+        }
+        // A session that an earlier run has left would make the handshakes of this one shorter.
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = Resumption::disabled();
+        Arc::new(config)
+    }
+
     /// Performs the client's handshake over `stream`, and verifies that the server's certificate is for `name` (a host
     /// name or an IP address).
     ///
@@ -260,7 +269,7 @@ impl Connector {
     pub fn connect<S: Read + Write>(&self, name: &str, stream: S) -> io::Result<TlsStream<S>> {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| invalid(format!("'{name}' is neither a host name nor an IP address")))?;
-        let connection = ClientConnection::new(self.config.clone(), name).map_err(invalid)?;
+        let connection = ClientConnection::new(self.config_of_next(), name).map_err(invalid)?;
         TlsStream::handshake(connection.into(), stream)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! One [`Connector`] or [`Acceptor`], made from certificates in files or memory, serves all connections. For further
 //! settings both can be made from rustls's configurations; [`rustls`] is re-exported here. The cryptography is *ring*,
-//! which needs only a C compiler.
+//! which needs only a C compiler. In a [simulation](yue_scheduler::simulation) its random numbers are those of the
+//! seed, sessions are not resumed, and certificates are still checked by the system's clock.
 //!
 //! ```
 //! # use std::io::{Read, Write};
@@ -34,6 +35,7 @@ mod certificate_name;
 mod config;
 mod halves;
 mod insecure;
+mod provider;
 mod stream;
 
 pub use certificate_name::certificate_name;
