@@ -11,6 +11,8 @@
 **
 ** The hook only raises: it cannot suspend (refusal in shim.c), and LuaJIT leaves the hook when the error unwinds it.
 ** C functions, finalizers and error handlers of xpcall are not interrupted: no hook is called in them.
+**
+** The same hook counts the steps of simulated programs, whose compiler is off: see yue_shim_watch_steps.
 */
 
 #define LUA_CORE
@@ -33,10 +35,41 @@ void yue_shim_set_interruption(void (*raise)(lua_State *L))
 
 static void on_hook(lua_State *L, lua_Debug *ar);
 
+/* The bytecodes after which this thread's VM calls the function, again and again; 0: it does not. */
+static __thread int steps_every;
+static __thread void (*report_steps)(lua_State *L);
+
+static void on_steps(lua_State *L, lua_Debug *ar)
+{
+  (void)ar;
+  if (G(L)->hookcstart != steps_every)
+    lua_sethook(L, on_steps, LUA_MASKCOUNT, steps_every);
+  report_steps(L);
+}
+
+/* Calls `report` after each `every` bytecodes of the VM, between two of them. It must not raise, nor wait. */
+void yue_shim_watch_steps(lua_State *L, int every, void (*report)(lua_State *L))
+{
+  steps_every = every;
+  report_steps = report;
+  lua_sethook(L, on_steps, LUA_MASKCOUNT, every);
+}
+
+/* Lets the function be called before the next bytecode, if it is called at all. */
+void yue_shim_report_steps(lua_State *L)
+{
+  if (steps_every != 0 && G(L)->hookf == on_steps)
+    lua_sethook(L, on_steps, LUA_MASKCOUNT, 1);
+}
+
 static void disarm(lua_State *L)
 {
   victim = NULL;
-  if (G(L)->hookf == on_hook)
+  if (G(L)->hookf != on_hook)
+    return;
+  if (steps_every != 0)
+    lua_sethook(L, on_steps, LUA_MASKCOUNT, steps_every);
+  else
     lua_sethook(L, NULL, 0, 0);
 }
 

@@ -1,8 +1,10 @@
-//! Interrupts Lua code that never waits, from another thread; see `../shim/interrupt.c`.
+//! Interrupts Lua code that never waits, from another thread, and counts its steps; see `../shim/interrupt.c`.
 
 use crate::function::{Error, raise};
 use crate::shim;
+use crate::vm::Vm;
 use mlua_sys::lua_State;
+use std::ffi::c_int;
 use std::time::Duration;
 use yue_scheduler::{Stopped, inspect};
 
@@ -54,6 +56,47 @@ pub fn interrupt_marked(
 pub fn interrupt_self() {
     // SAFETY: made for signal handlers of this thread, and so for any place on it.
     unsafe { shim::yue_shim_interrupt(0) };
+}
+
+/// Calls `report` in the calling thread, which owns the VM, after each `every` bytecodes that the VM has executed,
+/// between two of them. The argument is the state that runs. This makes Lua code about a third slower; compiled code
+/// counts nothing. A debug hook that the program sets replaces it.
+///
+/// `report` is called where no Lua error may be raised, and must not wait.
+pub fn watch_steps(vm: &Vm, every: u16, report: unsafe extern "C" fn(*mut lua_State)) {
+    // SAFETY: the main state of a VM of this thread.
+    unsafe { shim::yue_shim_watch_steps(vm.main_state(), c_int::from(every), report) };
+}
+
+/// The number of times that a fiber has begun or continued to run Lua on this thread. While it stays the same, one
+/// fiber runs without a pause.
+pub fn turns() -> usize {
+    // SAFETY: reads a counter of this thread.
+    unsafe { shim::yue_shim_entered() }
+}
+
+/// Lets the function that [`watch_steps`] has set be called before the VM's next bytecode.
+pub fn report_steps(vm: &Vm) {
+    // SAFETY: the main state of a VM of this thread.
+    unsafe { shim::yue_shim_report_steps(vm.main_state()) };
+}
+
+/// Describes where a state is, in a traceback of the Lua functions that run there.
+///
+/// # Safety
+/// `state` is a valid state of the calling thread, in a function that [`watch_steps`] calls.
+pub unsafe fn traceback(state: *mut lua_State) -> String {
+    // SAFETY: the caller's promise. A hook has room for some values. What raises is a lack of memory alone, which ends
+    // the process of a simulation.
+    unsafe {
+        mlua_sys::luaL_traceback(state, state, std::ptr::null(), 0);
+        let mut length = 0;
+        let text = mlua_sys::lua_tolstring(state, -1, &mut length);
+        let bytes = std::slice::from_raw_parts(text.cast::<u8>(), length);
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        mlua_sys::lua_settop(state, -2);
+        text
+    }
 }
 
 /// Marks the calling Lua fiber for [`interrupt_marked`], until its end. The highest bit of a mark is not used.

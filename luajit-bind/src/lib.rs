@@ -61,7 +61,10 @@ pub use function::{
     Error, ErrorForm, Frame, Function, Raise, Refusal, check_native_stack, entry, may_suspend,
     raise, set_error_form, suspending,
 };
-pub use interrupt::{Interrupt, interrupt, interrupt_marked, interrupt_self, mark_fiber};
+pub use interrupt::{
+    Interrupt, interrupt, interrupt_marked, interrupt_self, mark_fiber, report_steps, traceback,
+    turns, watch_steps,
+};
 pub use lua_state::{Ended, LuaState};
 pub use mlua;
 pub use mlua_sys as ffi;

@@ -144,6 +144,16 @@ unsafe extern "C-unwind" {
     pub(crate) fn yue_shim_current() -> *mut FiberState;
     pub(crate) fn yue_shim_set_interruption(raise: unsafe extern "C-unwind" fn(*mut lua_State));
     pub(crate) fn yue_shim_mark(mark: usize);
+    pub(crate) fn yue_shim_watch_steps(
+        state: *mut lua_State,
+        every: c_int,
+        report: unsafe extern "C" fn(*mut lua_State),
+    );
+
+    pub(crate) fn yue_shim_entered() -> usize;
+
+    pub(crate) fn yue_shim_report_steps(state: *mut lua_State);
+
     pub(crate) fn yue_shim_unwound(state: *mut lua_State);
     pub(crate) fn yue_shim_traceback(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
     pub(crate) fn yue_shim_work(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;

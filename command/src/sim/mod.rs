@@ -44,6 +44,9 @@ that do not matter are taken away, and the command is printed that runs it again
 
 Exit codes: 0 the runs ended well, 1 a program failed, 2 wrong usage.";
 
+/// The steps that a fiber may make without waiting, if the command line does not say it: those of [`Sim::steps_max`].
+const STEPS_MAX: u64 = 200_000_000;
+
 /// Run several programs together, in virtual time and repeatably.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -89,6 +92,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "CALL")]
     allow: Vec<String>,
 
+    /// The steps that a fiber may make without waiting; with more, the run fails. A step is a bytecode of Lua.
+    #[arg(long, value_name = "COUNT", default_value_t = STEPS_MAX)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+
     /// The seeds of one process of a search.
     #[arg(long, value_name = "SEEDS", hide = true)]
     part: Option<String>,
@@ -119,6 +127,7 @@ struct System {
     faults: Option<Schedule>,
     allow: Vec<String>,
     chaos: Option<Chaos>,
+    steps: u64,
     run_time: Duration,
 }
 
@@ -156,13 +165,14 @@ impl System {
             chaos: arguments
                 .chaos
                 .map(|level| Chaos::level(level).within(within)),
+            steps: arguments.steps,
             run_time,
         })
     }
 
     /// Runs a seed.
     fn run(&self, seed: u64, prints: bool) -> Result<Report, Failure> {
-        let sim = Sim::new(seed);
+        let sim = Sim::new(seed).steps_max(self.steps);
         let sim = self.allow.iter().fold(sim, Sim::allow);
         let hosts = self.hosts.iter();
         let sim = hosts.fold(sim, |sim, host| {

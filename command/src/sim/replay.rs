@@ -1,6 +1,6 @@
 //! The command that repeats a run.
 
-use super::Arguments;
+use super::{Arguments, STEPS_MAX};
 
 /// Returns the command line of one seed. Faults are given by a variable before it.
 pub(super) fn command(arguments: &Arguments, seed: u64) -> String {
@@ -9,6 +9,9 @@ pub(super) fn command(arguments: &Arguments, seed: u64) -> String {
     option("--seed", &seed.to_string());
     if arguments.scenario.is_empty() {
         option("--seconds", &arguments.seconds.to_string());
+    }
+    if arguments.steps != STEPS_MAX {
+        option("--steps", &arguments.steps.to_string());
     }
     arguments
         .allow

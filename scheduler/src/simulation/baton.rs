@@ -89,6 +89,8 @@ pub(super) struct Room {
     hash_seed: AtomicU64,
     /// A hash of all choices: equal for equal runs.
     digest: AtomicU64,
+    /// The number of choices.
+    choices: AtomicU64,
     pub(super) state: Mutex<State>,
     pub(super) layers: Mutex<HashMap<TypeId, Arc<Mutex<dyn Any + Send>>>>,
 }
@@ -192,6 +194,15 @@ pub fn random() -> u64 {
     with_me(|me| lock(&me.room.state).random.number())
 }
 
+/// The number of times that a thread of the simulation has given the baton away. While it stays the same, the calling
+/// thread computes, and no other runs.
+///
+/// # Panics
+/// On a thread that belongs to no simulation.
+pub fn choices() -> u64 {
+    with_me(|me| me.room.choices.load(Ordering::Relaxed))
+}
+
 /// The number on which orders depend that a program must not rely on, such as those of a Lua table's keys. It is the
 /// simulation's seed, unless it was [set](set_hash_seed).
 ///
@@ -259,6 +270,7 @@ impl Room {
             now_ns: AtomicU64::new(BEGIN_NS),
             hash_seed: AtomicU64::new(seed),
             digest: AtomicU64::new(seed),
+            choices: AtomicU64::new(0),
             state: Mutex::new(State {
                 random: Random::new(seed),
                 members: BTreeMap::new(),
@@ -364,6 +376,7 @@ impl Room {
         &'a self,
         mut state: MutexGuard<'a, State>,
     ) -> (MutexGuard<'a, State>, Option<u32>) {
+        self.choices.fetch_add(1, Ordering::Relaxed);
         let pause = CHOICE_NS + state.random.below(CHOICE_NS);
         self.now_ns.fetch_add(pause, Ordering::Relaxed);
         if !state.observers.is_empty() && state.over.is_none() && state.draining.is_none() {

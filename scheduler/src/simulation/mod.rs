@@ -30,7 +30,9 @@ mod per_host;
 mod random;
 mod threads;
 
-pub use baton::{Bell, Failure, hash_seed, now, random, run, set_hash_seed, turn, wait_until};
+pub use baton::{
+    Bell, Failure, choices, hash_seed, now, random, run, set_hash_seed, turn, wait_until,
+};
 pub use clock::{Hashing, fill_random, random_number, wall_clock};
 pub use hosts::{
     begin_process, clock_drift, drain, freeze, host, is_draining, jump_wall_clock, set_clock_drift,

@@ -67,6 +67,8 @@ pub use control::Control;
 pub use faults::{Chaos, Fault, Schedule, ScheduleError, Scheduled};
 pub use output::Line;
 pub use recorder::note;
+#[cfg(feature = "lua")]
+pub(crate) use recorder::{elapsed, fail_program};
 pub use report::{Cause, Failure, Report};
 pub use search::{Found, Search, search, search_in_processes};
 pub use shrink::{ShrinkLimits, Shrunk, shrink};
@@ -95,6 +97,8 @@ pub struct Sim {
     hash_seed: Option<u64>,
     #[cfg(feature = "lua")]
     allowed: Vec<String>,
+    #[cfg(feature = "lua")]
+    steps_max: u64,
     schedule: Schedule,
     chaos: Option<Chaos>,
 }
@@ -112,6 +116,8 @@ impl Sim {
             hash_seed: hash_seed_of_environment(),
             #[cfg(feature = "lua")]
             allowed: Vec::new(),
+            #[cfg(feature = "lua")]
+            steps_max: crate::lua::simulation::steps::STEPS_MAX,
             schedule: Schedule::new(),
             chaos: None,
         }
@@ -216,6 +222,15 @@ impl Sim {
     #[cfg(feature = "lua")]
     pub fn allow(mut self, name: impl Into<String>) -> Sim {
         self.allowed.push(name.into());
+        self
+    }
+
+    /// Sets the number of steps that a fiber of a Lua program, or of a scenario in Lua, may make without waiting; 200
+    /// million by default, about a second of work. With more, the run fails: code that never waits would hold the whole
+    /// simulation, as it holds its loop on a real machine. A step is a bytecode; a call that fails counts as 2000.
+    #[cfg(feature = "lua")]
+    pub fn steps_max(mut self, steps: u64) -> Sim {
+        self.steps_max = steps.max(1);
         self
     }
 
@@ -334,6 +349,8 @@ impl Sim {
         yue_io::simulation::add_address(0, address(0));
         yue_io::simulation::add_name("scenario", address(0));
         let hosts = Hosts::new(self.link, self.loops, recorder.clone(), transcript);
+        #[cfg(feature = "lua")]
+        crate::lua::simulation::steps::set_max(self.steps_max);
         #[cfg(feature = "lua")]
         self.allowed.iter().for_each(|name| hosts.allow(name));
         let hosts = Arc::new(hosts);

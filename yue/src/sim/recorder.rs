@@ -117,6 +117,36 @@ pub fn note(text: impl Into<String>) {
     }
 }
 
+/// The virtual time since the beginning of the run to which the calling thread belongs.
+#[cfg(feature = "lua")]
+pub(crate) fn elapsed() -> Duration {
+    let recorder = simulation::layer(|current: &mut Current| current.0.clone());
+    recorder.map_or(Duration::ZERO, |recorder| recorder.elapsed())
+}
+
+/// Fails the run at this instant because of the program of the calling thread's host. Returns false if that may fail:
+/// then the caller ends it.
+#[cfg(feature = "lua")]
+pub(crate) fn fail_program(text: String) -> bool {
+    let Some(recorder) = simulation::layer(|current: &mut Current| current.0.clone()) else {
+        simulation::stop(&text);
+        return true;
+    };
+    let number = simulation::host();
+    let host = lock(&recorder.0).hosts.get(number as usize).cloned();
+    match host {
+        Some(host) if number != 0 => {
+            if recorder.allows_failure(&host) {
+                return false;
+            }
+            simulation::stop(&text);
+            recorder.fail(|_| Cause::Raised { host, text }, number);
+        }
+        _ => recorder.fail_scenario(text),
+    }
+    true
+}
+
 impl Recorder {
     /// Begins to record the simulation of the calling thread.
     pub(super) fn begin(self: &Arc<Self>) {

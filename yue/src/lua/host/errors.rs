@@ -3,6 +3,7 @@
 use crate::lua::host;
 use crate::lua::host::entries::Entry;
 use crate::lua::host::values::{push_decoded_within, text_at};
+use crate::lua::simulation::steps;
 use std::ffi::c_int;
 use std::ops::{Deref, DerefMut};
 use yue_luajit::codec::Limits;
@@ -161,6 +162,7 @@ pub(crate) fn rpc_error(error: &yue_rpc::Error) -> Error {
 pub(crate) fn call_error(error: &yue_rpc::Error, limits: Limits) -> Error {
     // A caller that tries until it succeeds never ends by itself.
     if simulation::is_on() {
+        steps::count_failed_call();
         host::end_stubborn_fiber();
     }
     Error::value(ErrorObject::of_call(error, limits))
@@ -171,8 +173,11 @@ pub(crate) fn call_error(error: &yue_rpc::Error, limits: Limits) -> Error {
 #[cold]
 #[inline(never)]
 pub(crate) fn stopped_object(stopped: Stopped) -> ErrorObject {
-    if simulation::is_on() && stopped == Stopped::Cancelled {
-        host::end_stubborn_fiber();
+    if simulation::is_on() {
+        steps::count_failed_call();
+        if stopped == Stopped::Cancelled {
+            host::end_stubborn_fiber();
+        }
     }
     match stopped {
         Stopped::Cancelled => ErrorObject::of_kind(ErrorKind::Cancelled, "the fiber was cancelled"),

@@ -18,6 +18,7 @@ use crate::lua::host::program::{GRACE, Program};
 use crate::lua::host::{Host, Role, log};
 use crate::lua::rpc::connections::with_connections;
 use crate::lua::rpc::dispatch::running_requests;
+use crate::lua::simulation::steps;
 use crate::lua::{console, development, fibers, files, net, rpc};
 use crate::runtime::LoopSettings;
 use std::cell::Cell;
@@ -65,6 +66,7 @@ pub(crate) fn start_host(program: Arc<Program>, role: Role) -> Result<Rc<Host>, 
     });
     files::set_print();
     modules::install(&host)?;
+    steps::watch(&host.vm);
     Ok(host)
 }
 

@@ -6,6 +6,7 @@
 //! they are checked whenever that loop gives its turn away, outside fibers: then a function that waits is refused.
 
 mod disks;
+pub(crate) mod steps;
 
 use crate::lua::host::entries::Entry;
 use crate::lua::host::errors::error;
