@@ -203,6 +203,14 @@ pub fn choices() -> u64 {
     with_me(|me| me.room.choices.load(Ordering::Relaxed))
 }
 
+/// The hash of all choices so far, which [`run`] returns at the end.
+///
+/// # Panics
+/// On a thread that belongs to no simulation.
+pub fn digest() -> u64 {
+    with_me(|me| me.room.digest.load(Ordering::Relaxed))
+}
+
 /// The number on which orders depend that a program must not rely on, such as those of a Lua table's keys. It is the
 /// simulation's seed, unless it was [set](set_hash_seed).
 ///

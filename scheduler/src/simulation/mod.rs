@@ -31,7 +31,7 @@ mod random;
 mod threads;
 
 pub use baton::{
-    Bell, Failure, choices, hash_seed, now, random, run, set_hash_seed, turn, wait_until,
+    Bell, Failure, choices, digest, hash_seed, now, random, run, set_hash_seed, turn, wait_until,
 };
 pub use clock::{Hashing, fill_random, random_number, wall_clock};
 pub use hosts::{

@@ -70,6 +70,8 @@ pub(super) struct Recorded {
     pub(super) trace: Vec<Record>,
     pub(super) output: Vec<Line>,
     pub(super) marks: Vec<Mark>,
+    /// The hash of all choices until then.
+    pub(super) digest: u64,
 }
 
 impl Default for Recorded {
@@ -82,6 +84,7 @@ impl Default for Recorded {
             trace: Vec::new(),
             output: Vec::new(),
             marks: Vec::new(),
+            digest: 0,
         }
     }
 }
@@ -238,6 +241,7 @@ impl Recorder {
                 elapsed,
                 trace: network::take_trace(),
                 output: std::mem::take(&mut state.output),
+                digest: simulation::digest(),
                 marks: std::mem::take(&mut state.marks),
             });
         }

@@ -14,7 +14,7 @@ pub struct Report {
     pub seed: u64,
     /// The virtual time that the scenario took, until the failure if the run failed.
     pub elapsed: Duration,
-    /// A hash of all choices of the run. It is equal for equal runs. 0 if the run failed.
+    /// A hash of all choices of the run, until the failure if the run failed. It is equal for equal runs.
     pub digest: u64,
     /// The names of the hosts, by the numbers that records have. The first is `scenario`.
     pub hosts: Vec<String>,
@@ -80,7 +80,7 @@ impl Report {
         Report {
             seed,
             elapsed: seen.elapsed,
-            digest: 0,
+            digest: seen.digest,
             hosts: seen.hosts,
             schedule: seen.schedule,
             trace: seen.trace,
