@@ -61,7 +61,7 @@ internal.park = park
 -- beginning the fields that they get later. For fields that most never get, their class has a value, where the search
 -- for the field ends: that saves a third of the time of a spawn and its join.
 
-local Future = { cancelled = false, quiet = false, sentinel = false }
+local Future = { cancelled = false, quiet = false, sentinel = false, unread = false }
 Future.__index = Future
 
 local function new_future(what)
@@ -73,6 +73,7 @@ local function new_future(what)
 end
 
 local unseen = setmetatable({}, { __mode = 'k' }) -- futures that failed and whose result nobody has read yet
+local is_simulated = core.is_simulated() -- a run's report has the failures that nobody has read
 local unseen_noted = 0 -- the number of those that there ever were
 local ending = false -- from now on failures are due to the program's end
 
@@ -86,6 +87,7 @@ local function note_unseen(future)
   getmetatable(sentinel).__gc = function() core.warn_later(text) end
   future.sentinel = sentinel
   unseen[future] = text
+  if is_simulated then future.unread = core.note_unread(text) end
   unseen_noted = unseen_noted + 1
 end
 
@@ -96,6 +98,7 @@ end
 
 local function seen(future)
   if future.sentinel then
+    if future.unread then core.forget_unread(future.unread) end
     getmetatable(future.sentinel).__gc = nil
     future.sentinel, unseen[future] = nil, nil
   end
@@ -112,6 +115,8 @@ end
 function internal.log_unseen()
   ending = true
   for future, text in pairs(unseen) do
+    -- A line of the log is not read by a program.
+    future.unread = nil
     seen(future)
     core.warn_later(text)
   end

@@ -68,6 +68,7 @@ fn run_here(
     match outcome {
         Ok(Some(report)) if is_single => {
             show_report(arguments, &report).map_err(failed)?;
+            print(format_args!("{}", report.unread_text()));
             let (seed, digest) = (arguments.seed, report.digest);
             let time = match &system.scenario {
                 Some(_) => report.elapsed,

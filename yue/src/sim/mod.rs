@@ -68,7 +68,7 @@ pub use faults::{Chaos, Fault, Schedule, ScheduleError, Scheduled};
 pub use output::Line;
 pub use recorder::note;
 #[cfg(feature = "lua")]
-pub(crate) use recorder::{elapsed, fail_program};
+pub(crate) use recorder::{elapsed, fail_program, forget_unread, note_unread};
 pub use report::{Cause, Failure, Report};
 pub use search::{Found, Search, search, search_in_processes};
 pub use shrink::{ShrinkLimits, Shrunk, shrink};

@@ -2,7 +2,7 @@
 //! the hosts is not taken for part of the story.
 
 use super::{Cause, Line, Record, Schedule, Scheduled};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +14,10 @@ pub(super) const NO_HOST: u32 = u32::MAX;
 
 /// More notes than anybody reads; later ones are dropped.
 const MOST_NOTES: usize = 100_000;
+
+/// More unread failures than anybody reads; later ones are dropped.
+#[cfg(feature = "lua")]
+const MOST_UNREAD: usize = 1_000;
 
 /// Something beside the network's records: a fault, a note of a program, the failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,10 @@ struct State {
     began: Option<Instant>,
     marks: Vec<Mark>,
     output: Vec<Line>,
+    /// The failures of Lua fibers that nobody has read yet, by their numbers.
+    unread: BTreeMap<u64, Line>,
+    #[cfg(feature = "lua")]
+    last_unread: u64,
     notes: usize,
     hosts: Vec<String>,
     schedule: Schedule,
@@ -69,6 +77,7 @@ pub(super) struct Recorded {
     pub(super) elapsed: Duration,
     pub(super) trace: Vec<Record>,
     pub(super) output: Vec<Line>,
+    pub(super) unread: Vec<Line>,
     pub(super) marks: Vec<Mark>,
     /// The hash of all choices until then.
     pub(super) digest: u64,
@@ -83,6 +92,7 @@ impl Default for Recorded {
             elapsed: Duration::ZERO,
             trace: Vec::new(),
             output: Vec::new(),
+            unread: Vec::new(),
             marks: Vec::new(),
             digest: 0,
         }
@@ -125,6 +135,32 @@ pub fn note(text: impl Into<String>) {
 pub(crate) fn elapsed() -> Duration {
     let recorder = simulation::layer(|current: &mut Current| current.0.clone());
     recorder.map_or(Duration::ZERO, |recorder| recorder.elapsed())
+}
+
+/// Notes that a fiber of the calling thread's host has failed and nobody waits for its result. Returns the failure's
+/// number, for [`forget_unread`].
+#[cfg(feature = "lua")]
+pub(crate) fn note_unread(text: String) -> u64 {
+    let Some(recorder) = simulation::layer(|current: &mut Current| current.0.clone()) else {
+        return 0;
+    };
+    let (at, host) = (recorder.elapsed(), simulation::host());
+    let mut state = lock(&recorder.0);
+    state.last_unread += 1;
+    let number = state.last_unread;
+    if state.recorded.is_none() && state.unread.len() < MOST_UNREAD {
+        let host = state.hosts.get(host as usize).cloned().unwrap_or_default();
+        state.unread.insert(number, Line { at, host, text });
+    }
+    number
+}
+
+/// Notes that somebody has read the failure of a fiber.
+#[cfg(feature = "lua")]
+pub(crate) fn forget_unread(number: u64) {
+    if let Some(recorder) = simulation::layer(|current: &mut Current| current.0.clone()) {
+        lock(&recorder.0).unread.remove(&number);
+    }
 }
 
 /// Fails the run at this instant because of the program of the calling thread's host. Returns false if that may fail:
@@ -241,6 +277,7 @@ impl Recorder {
                 elapsed,
                 trace: network::take_trace(),
                 output: std::mem::take(&mut state.output),
+                unread: std::mem::take(&mut state.unread).into_values().collect(),
                 digest: simulation::digest(),
                 marks: std::mem::take(&mut state.marks),
             });

@@ -26,6 +26,9 @@ pub struct Report {
     pub(super) began: Instant,
     /// The lines that hosts with Lua programs have printed and logged, in order.
     pub output: Vec<Line>,
+    /// The failures of Lua fibers that nobody has read until the end of the run, in order. The time is that of the
+    /// failure; the text has several lines, with the traceback.
+    pub unread: Vec<Line>,
     /// Faults and notes, in order.
     pub(super) marks: Vec<Mark>,
 }
@@ -75,6 +78,9 @@ pub enum Cause {
     Scenario(String),
 }
 
+/// More unread failures than anybody reads are counted.
+const MOST_UNREAD: usize = 10;
+
 impl Report {
     pub(super) fn new(seed: u64, seen: Recorded) -> Report {
         Report {
@@ -86,6 +92,7 @@ impl Report {
             trace: seen.trace,
             began: seen.began,
             output: seen.output,
+            unread: seen.unread,
             marks: seen.marks,
         }
     }
@@ -112,6 +119,26 @@ impl Report {
     /// near faults, notes and the failure is drawn.
     pub fn timeline(&self) -> String {
         trace::timeline(self)
+    }
+
+    /// [`Report::unread`] as text: a heading, and the first line of each. Empty if there are none.
+    pub fn unread_text(&self) -> String {
+        if self.unread.is_empty() {
+            return String::new();
+        }
+        let mut text = "failures that nobody has read:\n".to_owned();
+        for line in self.unread.iter().take(MOST_UNREAD) {
+            let first = line.text.lines().next().unwrap_or("");
+            let shown = Line {
+                text: first.to_owned(),
+                ..line.clone()
+            };
+            text += &format!("    {shown}\n");
+        }
+        if self.unread.len() > MOST_UNREAD {
+            text += &format!("    and {} more\n", self.unread.len() - MOST_UNREAD);
+        }
+        text
     }
 
     /// The name of a host by its number.

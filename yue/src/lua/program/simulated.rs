@@ -77,7 +77,24 @@ native! {
     run(()) -> f64 { Ok((simulation::random_number() >> 11) as f64) }
 }
 
+native! {
+    /// `note_unread(text)`: notes a failed fiber whose result nobody has read; returns its number.
+    NoteUnread = "note_unread", suspends: false;
+    read(stack) -> &'a [u8] { stack.bytes(1) }
+    run(text) -> f64 { Ok(crate::sim::note_unread(String::from_utf8_lossy(text).into_owned()) as f64) }
+}
+
+native! {
+    /// `forget_unread(number)`: somebody has read it.
+    ForgetUnread = "forget_unread", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> () {
+        crate::sim::forget_unread(number as u64);
+        Ok(())
+    }
+}
+
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; SimulatedExit, RandomSeed);
+    register!(stack; SimulatedExit, RandomSeed, NoteUnread, ForgetUnread);
 }

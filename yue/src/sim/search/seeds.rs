@@ -187,6 +187,7 @@ impl Found {
         for fault in report.schedule.faults() {
             let _ = writeln!(text, "    {fault}");
         }
+        let _ = write!(text, "{}", report.unread_text());
         let lines = report.last_lines(LAST_LINES);
         let _ = writeln!(text, "the end of the trace:\n{}", lines.trim_end());
         let _ = writeln!(text, "{}", more.trim_end());
