@@ -149,3 +149,37 @@ fn the_arena_of_the_examples_runs_with_its_bots() {
     let digest = |shown: &str| shown.lines().last().map(str::to_owned);
     assert_eq!(digest(&shown), digest(&run()));
 }
+
+#[test]
+fn failures_that_nobody_has_read_are_printed_at_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = "kept = yue.spawn(function() error 'no luck' end) yue.sleep(60)";
+    let host = script(&folder, "host.lua", source);
+    let output = sim(&["--hosts", &format!("one={host}"), "--seconds", "1"]);
+    assert!(output.status.success(), "{output:?}");
+    let shown = text(&output.stdout);
+    let heading = shown
+        .find("failures that nobody has read:\n    [  0.0")
+        .expect("a heading");
+    assert!(shown[heading..].contains("host.lua:1: no luck"), "{shown}");
+    assert!(shown.contains("\nseed 1: 1s, digest "), "{shown}");
+}
+
+#[test]
+fn a_program_that_never_waits_fails_the_run_after_so_many_steps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = script(&folder, "host.lua", "yue.sleep(0.5)\nwhile true do\nend");
+    let hosts = format!("one={host}");
+    let output = sim(&["--hosts", &hosts, "--steps", "1000000", "--seed", "4"]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = text(&output.stderr);
+    let first = stderr.lines().next().expect("a line");
+    assert!(
+        first.contains("has run 1000000 steps without waiting at 500"),
+        "{stderr}"
+    );
+    assert!(first.contains("host.lua:2"), "{stderr}");
+    let again =
+        format!("run it again: yue sim --seed 4 --seconds 10 --steps 1000000 --hosts one={host}");
+    assert!(stderr.trim_end().ends_with(&again), "{stderr}");
+}
