@@ -78,7 +78,8 @@ fn two_runs_of_a_seed_send_the_same_packets() {
         for seed in 0..8 {
             let (one, other) = (run(seed, &sides), run(seed, &sides));
             assert!(one.0.len() > 20);
-            assert_eq!(one, other, "{algorithm:?}");
+            // Their records would fill a page.
+            assert!(one == other, "seed {seed}, {algorithm:?}");
         }
         assert_ne!(run(1, &sides).1, run(2, &sides).1);
     }
