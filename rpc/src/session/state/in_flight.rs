@@ -424,6 +424,21 @@ mod tests {
     }
 
     #[test]
+    fn a_repeated_answer_never_meets_the_next_call_in_its_slot() {
+        let mut calls = InFlight::default();
+        let answered = call(&mut calls);
+        let _ = calls.complete(answered, answer()).deliver();
+        assert!(calls.take_outcome(answered).is_some());
+        let waiting = call(&mut calls);
+        assert_eq!(waiting & INDEX_MASK, answered & INDEX_MASK);
+        assert!(matches!(
+            calls.complete(answered, answer()),
+            Completed::Ignored(_)
+        ));
+        assert!(calls.take_outcome(answered).is_none() && calls.is_waiting(waiting));
+    }
+
+    #[test]
     fn an_answer_to_a_call_that_was_not_written_is_ignored() {
         let mut calls = InFlight::default();
         let id = calls.insert(Waiter::Fiber(None), false, 100).unwrap();
