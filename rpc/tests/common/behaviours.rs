@@ -305,6 +305,10 @@ const LIMITS: &[Behaviour] = &[
         "Two peers that flood each other both make progress.",
     ),
     all(
+        "reading::requests_above_the_input_limit_are_read_when_those_before_have_ended",
+        "Requests above the limit in bytes are left unread, and read when those before have ended.",
+    ),
+    all(
         "fair::a_client_that_pipelines_long_requests_does_not_starve_others",
         "A client that pipelines long requests does not starve others.",
     ),
