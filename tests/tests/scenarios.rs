@@ -47,5 +47,5 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    adversary, flow, groups, held_calls, hooks, late_answers, releases, reload, timers
+    adversary, datagrams, flow, groups, held_calls, hooks, late_answers, releases, reload, timers
 }
