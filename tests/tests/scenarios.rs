@@ -47,5 +47,5 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    adversary, datagrams, flow, groups, held_calls, hooks, late_answers, releases, reload, timers
+    adversary, asked_clients, datagrams, flow, groups, held_calls, hooks, late_answers, releases, reload, timers
 }
