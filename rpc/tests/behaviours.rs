@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -210,8 +210,12 @@ fn encode_function(out: &mut Vec<u8>, id: u64) {
     out.extend_from_slice(&Reference { owner, id }.to_bytes());
 }
 
-/// Answers `give` late, with a function; knows nothing else.
-struct Giver(Functions);
+/// Answers `give` with a function, once it may; knows nothing else.
+#[derive(Default)]
+struct Giver {
+    functions: Functions,
+    may_answer: Cell<bool>,
+}
 
 impl Dispatch for Giver {
     fn call(&self, call: &mut Call, reply: Reply) -> Replied {
@@ -220,7 +224,7 @@ impl Dispatch for Giver {
         }
         call.release_params();
         let session = call.session().clone();
-        let _ = yue_scheduler::shield(|| sleep(Duration::from_millis(50)));
+        yue_scheduler::shield(|| eventually("it may answer", || self.may_answer.get()));
         reply.results(|out| {
             encode_function(out, session.export_reference(7)?);
             Ok(1)
@@ -228,14 +232,14 @@ impl Dispatch for Giver {
     }
 
     fn release(&self, tokens: &[u64]) {
-        self.0.release(tokens);
+        self.functions.release(tokens);
     }
 }
 
 #[test]
 fn functions_in_undecoded_messages_are_released() {
     over_each(|kind| {
-        let giver = Rc::new(Giver(Functions::default()));
+        let giver = Rc::new(Giver::default());
         let limits = Limits {
             in_flight_max: 1,
             ..Limits::default()
@@ -260,18 +264,19 @@ fn functions_in_undecoded_messages_are_released() {
         };
         assert_eq!(pass("nothing", 10), ErrorKind::NoMethod, "{kind:?}");
         assert_eq!(pass("_private", 20), ErrorKind::NoMethod);
-        let soon = Timeout::After(Duration::from_millis(20));
+        let soon = Timeout::After(Duration::from_millis(100));
         let error = client.call("give", soon, ints(&[])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
         // That one still runs, and no other may.
         assert_eq!(pass("give", 30), ErrorKind::ServerBusy);
+        giver.may_answer.set(true);
         eventually("all are given back", || client.references_held() == 0);
         let mut released = functions.released.take();
         released.sort_unstable();
         assert_eq!(released, [10, 11, 20, 21, 30, 31], "{kind:?}");
         // The answer that comes too late has a function, too.
         eventually("the late one is given back", || {
-            *giver.0.released.borrow() == [7]
+            *giver.functions.released.borrow() == [7]
         });
         assert_eq!(client.stats().links, 1);
         client.close();
