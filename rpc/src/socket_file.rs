@@ -286,7 +286,7 @@ impl SharedSocket {
     }
 
     /// Whether a connection may stay; see [`SharedSocket::bind_private`].
-    pub(crate) fn admits(&self, stream: &UnixStream) -> bool {
+    pub fn admits(&self, stream: &UnixStream) -> bool {
         if !self.inner.is_private {
             return true;
         }

@@ -72,7 +72,7 @@ pub use crate::http::{
 };
 pub use datagram::DatagramOptions;
 pub use pipes::start_pipes;
-pub use socket::{SocketOptions, start_unix};
+pub use socket::{SocketOptions, start_tcp, start_unix};
 #[cfg(feature = "tls")]
 pub use tls::{TlsClient, TlsServer, describe_tls_error};
 pub use tls_options::TlsOptions;
