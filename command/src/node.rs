@@ -15,6 +15,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FD", env = LIFELINE, hide = true)]
     lifeline: Option<i32>,
 
+    /// Live as long as the owner's lease, too: the lifeline leads to an agent.
+    #[arg(long)]
+    leased: bool,
+
     /// I/O driver: uring, mio, or auto.
     #[arg(long, value_name = "DRIVER", default_value = "auto", value_parser = crate::parse_driver)]
     io: Choice,
@@ -24,7 +28,7 @@ pub(crate) struct Arguments {
 pub(crate) fn main(arguments: Arguments) -> i32 {
     // SAFETY: the process has one thread. Its own children are not nodes.
     unsafe { std::env::remove_var(LIFELINE) };
-    let end = match NodeEnd::take(arguments.lifeline) {
+    let end = match NodeEnd::take(arguments.lifeline, arguments.leased) {
         Ok(end) => end,
         Err(error) => {
             log_outcome(format_args!("this process cannot be a node: {error}"));

@@ -66,7 +66,7 @@ pub fn serve(entries: &[Entry<'_>]) {
     }
     let entry = entries.iter().find(|(known, _)| *known == name);
     let outcome = match entry {
-        Some((_, entry)) => NodeEnd::take(lifeline).and_then(|end| run(*entry, &end)),
+        Some((_, entry)) => NodeEnd::take(lifeline, false).and_then(|end| run(*entry, &end)),
         None => Err(io::Error::other(format!(
             "this program has no entry '{name}'"
         ))),

@@ -2,7 +2,8 @@
 //!
 //! It watches two things: the lifeline, a pipe that only the owner holds open and that no ring touches, so that the
 //! kernel reports the owner's death at once; and the lease, which the node's session renews. A node on its owner's
-//! machine has a lifeline and no lease, every other node a lease and no lifeline.
+//! machine has a lifeline and no lease, every other node a lease; one that an agent started has both, as its lifeline
+//! leads to the agent.
 //!
 //! Invariant: once [`Guard::end`] has begun, the process ends after the grace at the latest, with all its descendants.
 //! The node is a subreaper, so orphans of its children are its own children, and are found.

@@ -120,7 +120,7 @@ impl Life {
                 shield(|| child.wait_and_kill_group())
             });
             waiting.process.set(None);
-            waiting.on_process_end(status.map(describe), is_node);
+            waiting.on_process_end(status.map(describe_end), is_node);
         })?;
         life.end_fiber.set(Some(end_fiber));
         if !is_node {
@@ -256,6 +256,15 @@ impl Life {
 
     /// The link below has ended: its reason is how the process ended, if that is known in time.
     fn on_link_end(self: &Rc<Self>, result: io::Result<()>) {
+        // An agent has seen the end of its node.
+        if let Err(error) = &result
+            && let Some(ProcessEnded(how)) = error.get_ref().and_then(|e| e.downcast_ref())
+        {
+            if self.allocation.epoch() == self.epoch {
+                self.allocation.lease.end();
+            }
+            self.finish(how.clone());
+        }
         *self.result.borrow_mut() = Some(result);
         let expects_end = self.process.get().is_some() && !self.is_closing.get();
         if expects_end && self.end.borrow().is_none() {
@@ -329,7 +338,8 @@ impl Life {
     }
 }
 
-fn describe(status: ExitStatus) -> String {
+/// Describes how a process ended, as the end of a sentence about it.
+pub fn describe_end(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with status {code}"),
         (None, Some(signal)) => format!("was killed by {}", signal_name(signal)),

@@ -29,6 +29,7 @@ mod process;
 
 pub use allocation::Restart;
 pub use entries::{Entry, Node, NodeBuilder, serve};
+pub use life::describe_end;
 pub use node::NodeEnd;
 pub use process::LIFELINE;
 

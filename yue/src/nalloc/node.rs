@@ -27,7 +27,7 @@ pub struct NodeEnd(Arc<Inner>);
 
 struct Inner {
     guard: Guard,
-    has_lifeline: bool,
+    is_leased: bool,
     streams: Mutex<Option<Streams>>,
 }
 
@@ -41,12 +41,12 @@ impl NodeEnd {
     /// From then on standard input is empty, and standard output is standard error. To be called before the process
     /// has other threads.
     ///
-    /// `lifeline` is the number of the descriptor that ends when the owner does; without one the node lives as long as
-    /// its lease.
+    /// `lifeline` is the number of the descriptor that ends when the process that started this one does. Without one,
+    /// or if `is_leased`, the node lives as long as its lease.
     ///
     /// # Errors
     /// The system's.
-    pub fn take(lifeline: Option<RawFd>) -> io::Result<NodeEnd> {
+    pub fn take(lifeline: Option<RawFd>, is_leased: bool) -> io::Result<NodeEnd> {
         let lifeline = lifeline.map(take_inherited).transpose()?;
         // SAFETY: no memory is passed. The second call fails if the process leads a group already, which is as good.
         unsafe {
@@ -56,11 +56,11 @@ impl NodeEnd {
         let streams = take_standard_streams()?;
         replace(File::open("/dev/null")?.as_raw_fd(), 0)?;
         replace(2, 1)?;
-        let has_lifeline = lifeline.is_some();
-        let until = (!has_lifeline).then(|| clock() + BOOT_TIME);
+        let is_leased = is_leased || lifeline.is_none();
+        let until = is_leased.then(|| clock() + BOOT_TIME);
         Ok(NodeEnd(Arc::new(Inner {
             guard: Guard::start(lifeline, until)?,
-            has_lifeline,
+            is_leased,
             streams: Mutex::new(Some(streams)),
         })))
     }
@@ -91,7 +91,7 @@ impl NodeEnd {
         let guard = self.0.guard.clone();
         guard.on_end(move || program.shutdown());
         guard.set_grace(grace);
-        if self.0.has_lifeline {
+        if !self.0.is_leased {
             return Ok(());
         }
         guard.live_until(node_until(asked_at, lease));
@@ -125,7 +125,7 @@ impl NodeEnd {
 impl fmt::Debug for NodeEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NodeEnd")
-            .field("has_lifeline", &self.0.has_lifeline)
+            .field("is_leased", &self.0.is_leased)
             .finish_non_exhaustive()
     }
 }

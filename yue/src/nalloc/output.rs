@@ -31,6 +31,8 @@ pub(crate) struct Lines {
     left: Cell<u32>,
     second_ends: Cell<Option<Instant>>,
     dropped: Cell<u64>,
+    /// The beginning of a line that was pushed.
+    pushed: RefCell<Vec<u8>>,
     /// The number of streams that are being read.
     reading: Cell<u32>,
     ended: Notify,
@@ -45,6 +47,7 @@ impl Lines {
             left: Cell::new(0),
             second_ends: Cell::new(None),
             dropped: Cell::new(0),
+            pushed: RefCell::default(),
             reading: Cell::new(0),
             ended: Notify::new(),
         }
@@ -53,6 +56,7 @@ impl Lines {
     /// Forgets the last lines, which were another node's.
     pub(crate) fn clear(&self) {
         self.last.take();
+        self.pushed.take();
     }
 
     /// The last lines, the newest last.
@@ -72,14 +76,7 @@ impl Lines {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
-            for part in piece[..count].split_inclusive(|byte| *byte == b'\n') {
-                let ended = part.last() == Some(&b'\n');
-                line.extend_from_slice(part.strip_suffix(b"\n").unwrap_or(part));
-                if ended || line.len() >= LINE_MAX {
-                    self.take(&line);
-                    line.clear();
-                }
-            }
+            self.split(&mut line, &piece[..count]);
         }
         if !line.is_empty() {
             self.take(&line);
@@ -87,6 +84,28 @@ impl Lines {
         self.report_dropped();
         self.reading.set(self.reading.get() - 1);
         self.ended.notify_all();
+    }
+
+    /// Takes bytes of a stream that somebody else reads.
+    #[cfg(feature = "lua")]
+    pub(crate) fn push(&self, bytes: &[u8]) {
+        let mut line = self.pushed.take();
+        for piece in bytes.chunks(LINE_MAX) {
+            self.split(&mut line, piece);
+        }
+        *self.pushed.borrow_mut() = line;
+    }
+
+    /// Takes the lines that end in `bytes`; the rest stays in `line`.
+    fn split(&self, line: &mut Vec<u8>, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let ended = part.last() == Some(&b'\n');
+            line.extend_from_slice(part.strip_suffix(b"\n").unwrap_or(part));
+            if ended || line.len() >= LINE_MAX {
+                self.take(line);
+                line.clear();
+            }
+        }
     }
 
     /// Waits until no stream is being read any more, or the fiber is stopped.
