@@ -40,6 +40,13 @@ local function split(target)
   return target:match('^(%a[%w+.-]*)://(.*)$')
 end
 
+--- The address of an agent has no user. What stands before an @ may be a key, so it is not repeated.
+local function check_no_key(scheme, address)
+  if scheme == 'yue' and address:find('@', 1, true) then
+    fail("an agent's address has no key: `yue key trust ADDRESS` pins it, or a target { address = …, key = … }")
+  end
+end
+
 --- Checks a target: returns the kind of its time limit, its name for messages, and whether it is a child.
 function internal.check_target(target)
   if target == nil or target == 'local' then return 'here', 'this machine', true end
@@ -53,12 +60,14 @@ function internal.check_target(target)
       return 'host', internal.to_text(target.command[1]), false
     end
     if target.address == nil then fail('a target that is a table has a command or an address') end
+    if type(target.address) == 'string' then check_no_key(split(target.address) or 'yue', target.address) end
     return 'machine', internal.to_text(target.address), false
   end
   if type(target) ~= 'string' then
     fail('a target is a text, a table or a function, not ' .. internal.describe_value(target))
   end
   local scheme = split(target) or 'yue'
+  check_no_key(scheme, target)
   if not schemes[scheme] then
     local known = {}
     for name in pairs(schemes) do known[#known + 1] = name .. '://' end
@@ -92,7 +101,28 @@ function internal.carry(allocation, target)
   local scheme, rest = split(target)
   local carry = schemes[scheme or 'yue']
   if not carry then allocation_error(("there is no carrier for '%s'"):format(target)) end
+  allocation.address = target
   carry(allocation, rest or target)
 end
+
+-- -- Agents -----------------------------------------------------------------------------------------------------------
+
+local function carry_agent(allocation, is_socket, place)
+  local options, machine = allocation.options, allocation.machine
+  -- A provider's answer may be a table with an address, or only an address.
+  local key = machine and machine.address == allocation.address and machine.key or ''
+  if type(key) ~= 'string' then fail('the key of a target is a text, as `yue agent --key` prints it') end
+  local words, variables, folder = internal.pack_command('nalloc', { 'node' }, options.env, options.directory)
+  core.nalloc_carry_agent(
+    allocation.number, words, variables, folder, is_socket, place, key, allocation.library_name, options.cpu or 0,
+    allocation.memory or 0, options.wait or 0, options.grace or 0
+  )
+end
+
+--- `yue://host[:port]`, or an address without a scheme: an agent on the network.
+function schemes.yue(allocation, place) carry_agent(allocation, false, place) end
+
+--- `unix:///path`: an agent of the same user at a socket of this machine.
+function schemes.unix(allocation, place) carry_agent(allocation, true, place) end
 
 internal.carrier_schemes = schemes

@@ -16,6 +16,8 @@
 //! The machine cleans up itself. A node ends when its owner does: the lifeline of a child ends, or nobody renews the
 //! lease of a node elsewhere (`lease.rs`). What the owner does (`life.rs`) is a courtesy.
 
+#[cfg(feature = "lua")]
+pub mod agent;
 mod allocation;
 mod connector;
 mod entries;

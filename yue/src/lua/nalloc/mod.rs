@@ -1,5 +1,6 @@
 //! `yue.nalloc` for Lua programs: the natives of owners, and those of nodes.
 
+mod agent;
 mod files;
 mod node;
 mod owner;
@@ -16,4 +17,5 @@ pub(crate) fn register_all(stack: Stack<'_>) {
     owner::register_all(stack);
     node::register_all(stack);
     files::register_all(stack);
+    agent::register_all(stack);
 }

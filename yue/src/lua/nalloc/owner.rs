@@ -106,6 +106,12 @@ fn find(number: f64) -> Result<Rc<Owned>, Error> {
     found.ok_or_else(|| error(ErrorKind::ConnectionLost, "the node's connection is closed"))
 }
 
+/// Sets the carrier of an allocation's next node.
+pub(super) fn set_carrier(number: f64, carrier: Rc<dyn Carrier>) -> Result<(), Error> {
+    *find(number)?.carrier.borrow_mut() = Some(carrier);
+    Ok(())
+}
+
 /// The receiver of a node's lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Output {
