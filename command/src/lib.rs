@@ -10,6 +10,7 @@
 //!   console/    `yue console`, `yue -i`             new/, dev/   `yue new`, `yue dev`
 //!   call/       `yue call`                          types/       `yue types`
 //!   sim/        `yue sim`                       node.rs      `yue node`
+//!   agent/      `yue agent`                     key.rs       `yue key`
 //!   server.rs   the server that an argument names   json/        JSON and msgpack
 //!   shell.rs    `yue completions`, `yue man`        seconds.rs   options that take seconds
 //!   table.rs    tables and short numbers            description.rs  the functions of a server
@@ -25,6 +26,7 @@
 //! }
 //! ```
 
+mod agent;
 mod answers;
 mod bench;
 mod call;
@@ -34,6 +36,7 @@ mod dev;
 mod doctor;
 mod init;
 mod json;
+mod key;
 mod new;
 mod node;
 mod ps;
@@ -176,6 +179,10 @@ enum Command {
     Sim(sim::Arguments),
     /// Run the library of another program, which starts this by yue.nalloc.
     Node(node::Arguments),
+    /// Run nodes for programs on other machines, which call yue.nalloc.
+    Agent(agent::Arguments),
+    /// Print the key that this user shows to agents, or trust an agent's.
+    Key(key::Arguments),
     /// Run Lua in a running program, at a prompt.
     Console(console::Arguments),
     /// Call a function of a server, or list its functions.
@@ -237,6 +244,8 @@ pub fn main() -> ExitCode {
             Some(Command::Waits(arguments)) => waits::main(&arguments),
             Some(Command::Sim(arguments)) => sim::main(&arguments),
             Some(Command::Node(arguments)) => node::main(arguments),
+            Some(Command::Agent(arguments)) => agent::main(arguments),
+            Some(Command::Key(arguments)) => key::main(arguments),
             Some(Command::Console(arguments)) => console::main(arguments),
             Some(Command::Call(arguments)) => call::main(arguments),
             Some(Command::Types(arguments)) => types::main(&arguments),

@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // Each test binary uses a part of it.
 
+pub mod agents;
 pub mod cutter;
 
 use rcgen::{
