@@ -2,6 +2,7 @@
 //! libFuzzer calls it through `fuzz_targets/`, and `tests/corpus.rs` calls it with every input in `corpus/`.
 
 pub mod address;
+pub mod agent;
 pub mod decoder;
 pub mod frames;
 pub mod http;

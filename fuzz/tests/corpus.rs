@@ -5,7 +5,7 @@ use std::path::Path;
 use yue_fuzz::decoder::Decoder;
 use yue_fuzz::json::Json;
 use yue_fuzz::rig::Rig;
-use yue_fuzz::{address, frames, http, scanner, session, upgrade};
+use yue_fuzz::{address, agent, frames, http, scanner, session, upgrade};
 
 /// The limits of each target's corpus, so that these tests stay quick and the repository small.
 const FILES_MAX: usize = 400;
@@ -49,6 +49,11 @@ fn replay(target: &str, check: impl Fn(&[u8])) {
 #[test]
 fn kept_addresses_pass() {
     replay("address", address::check);
+}
+
+#[test]
+fn kept_bytes_of_owners_pass() {
+    replay("agent", agent::check);
 }
 
 #[test]
