@@ -1,5 +1,6 @@
 //! `yue node`: the process that runs the library of an owner. `yue.nalloc` starts it; people do not.
 
+use std::io::Write;
 use yue::Choice;
 use yue::lua::Script;
 use yue::nalloc::{LIFELINE, NodeEnd};
@@ -16,8 +17,12 @@ pub(crate) struct Arguments {
     lifeline: Option<i32>,
 
     /// Live as long as the owner's lease, too: the lifeline leads to an agent.
-    #[arg(long)]
+    #[arg(long, hide = true)]
     leased: bool,
+
+    /// A word that the owner waits for on standard output.
+    #[arg(long, value_name = "WORD", hide = true)]
+    greeting: Option<String>,
 
     /// I/O driver: uring, mio, or auto.
     #[arg(long, value_name = "DRIVER", default_value = "auto", value_parser = crate::parse_driver)]
@@ -28,6 +33,10 @@ pub(crate) struct Arguments {
 pub(crate) fn main(arguments: Arguments) -> i32 {
     // SAFETY: the process has one thread. Its own children are not nodes.
     unsafe { std::env::remove_var(LIFELINE) };
+    if let Some(word) = &arguments.greeting {
+        // An owner that is gone is noticed later.
+        let _ = writeln!(std::io::stdout(), "yue-{word} have");
+    }
     let end = match NodeEnd::take(arguments.lifeline, arguments.leased) {
         Ok(end) => end,
         Err(error) => {

@@ -12,25 +12,61 @@ local function allocation_error(text) error(yue.errors.AllocationError.new(text)
 --- A provider may return another one, but not forever.
 local PROVIDERS_MAX = 8
 
---- The carriers of addresses, by scheme: each takes the allocation and what stands behind `://`.
+--- The carriers of addresses, by scheme: each takes the allocation, what stands behind `://`, and the target's table,
+--- which is empty if the target is a text.
 local schemes = {}
+
+--- Checks of addresses, by scheme: each takes what stands behind `://` and the target's table.
+local checks = {}
+
+--- The fields of targets that are tables.
+local fields = {
+  command = true, -- the carrier itself, as words
+  address = true,
+  id = true, release = true, log = true, -- a provider's
+  host_key = true, identity = true, config = true, -- ssh's
+  key = true, -- an agent's
+  arguments = true, -- further ones of docker or podman
+}
+
+--- Says once, per kind of carrier, that it does not enforce limits.
+local warned = {}
+function internal.warn_of_limits(allocation, where)
+  local options = allocation.options
+  if warned[where] or not (options.memory or options.cpu) then return end
+  warned[where] = true
+  internal.log('warn', ('%s: the options memory and cpu are not enforced %s'):format(allocation.name, where))
+end
 
 --- Starts the command for the allocation's next node.
 local function carry_command(allocation, command, is_node)
   local options = allocation.options
   local words, variables, folder = internal.pack_command('nalloc', command, options.env, options.directory)
-  core.nalloc_carry(allocation.number, words, variables, folder, is_node)
+  if not is_node then internal.warn_of_limits(allocation, 'by a command') end
+  core.nalloc_carry(
+    allocation.number, words, variables, folder, is_node, allocation.memory or 0, options.cpu or 0)
 end
 
 internal.carry_command = carry_command
 
+--- The words that start this program again.
+function internal.own_words()
+  local _, packed = core.nalloc_words()
+  local words = {}
+  for word in packed:gmatch('%z(%Z+)') do words[#words + 1] = word end
+  return words
+end
+
 local function carry_local(allocation)
-  carry_command(allocation, { yue.node.binary, 'node' }, true)
+  local words = internal.own_words()
+  words[#words + 1] = 'node'
+  carry_command(allocation, words, true)
 end
 
 local threads = 0
 
 local function carry_thread(allocation)
+  internal.warn_of_limits(allocation, 'in a thread')
   threads = threads + 1
   core.nalloc_carry_thread(allocation.number, ('node-%d-%d-%d'):format(core.index, allocation.number, threads))
 end
@@ -40,11 +76,18 @@ local function split(target)
   return target:match('^(%a[%w+.-]*)://(.*)$')
 end
 
---- The address of an agent has no user. What stands before an @ may be a key, so it is not repeated.
-local function check_no_key(scheme, address)
-  if scheme == 'yue' and address:find('@', 1, true) then
-    fail("an agent's address has no key: `yue key trust ADDRESS` pins it, or a target { address = …, key = … }")
+local function check_address(address, target)
+  if address == 'local' or address == 'thread' then return end
+  local scheme, rest = split(address)
+  scheme = scheme or 'yue'
+  if not schemes[scheme] then
+    local known = {}
+    for name in pairs(schemes) do known[#known + 1] = name .. '://' end
+    table.sort(known)
+    fail(("there is no carrier for '%s'; known are local, thread, %s and { command = … }"):format(
+      address, table.concat(known, ', ')))
   end
+  if checks[scheme] then checks[scheme](rest or address, target) end
 end
 
 --- Checks a target: returns the kind of its time limit, its name for messages, and whether it is a child.
@@ -60,26 +103,22 @@ function internal.check_target(target)
       return 'host', internal.to_text(target.command[1]), false
     end
     if target.address == nil then fail('a target that is a table has a command or an address') end
-    if type(target.address) == 'string' then check_no_key(split(target.address) or 'yue', target.address) end
+    for field in pairs(target) do
+      if not fields[field] then fail('a target has no field ' .. internal.to_text(field)) end
+    end
+    if type(target.address) == 'string' then check_address(target.address, target) end
     return 'machine', internal.to_text(target.address), false
   end
   if type(target) ~= 'string' then
     fail('a target is a text, a table or a function, not ' .. internal.describe_value(target))
   end
-  local scheme = split(target) or 'yue'
-  check_no_key(scheme, target)
-  if not schemes[scheme] then
-    local known = {}
-    for name in pairs(schemes) do known[#known + 1] = name .. '://' end
-    table.sort(known)
-    fail(("there is no carrier for '%s'; known are local, thread, %s and { command = … }"):format(
-      target, table.concat(known, ', ')))
-  end
+  check_address(target, {})
   return 'host', target, false
 end
 
 --- Chooses the carrier for the next node of the allocation.
 function internal.carry(allocation, target)
+  allocation.machine = nil
   for _ = 1, PROVIDERS_MAX do
     if type(target) == 'function' then
       local options = allocation.options
@@ -102,7 +141,7 @@ function internal.carry(allocation, target)
   local carry = schemes[scheme or 'yue']
   if not carry then allocation_error(("there is no carrier for '%s'"):format(target)) end
   allocation.address = target
-  carry(allocation, rest or target)
+  carry(allocation, rest or target, allocation.machine or {})
 end
 
 -- -- Agents -----------------------------------------------------------------------------------------------------------
@@ -125,4 +164,12 @@ function schemes.yue(allocation, place) carry_agent(allocation, false, place) en
 --- `unix:///path`: an agent of the same user at a socket of this machine.
 function schemes.unix(allocation, place) carry_agent(allocation, true, place) end
 
+--- The address of an agent has no user. What stands before an @ may be a key, so it is not repeated.
+function checks.yue(address)
+  if address:find('@', 1, true) then
+    fail("an agent's address has no key: `yue key trust ADDRESS` pins it, or a target { address = …, key = … }")
+  end
+end
+
 internal.carrier_schemes = schemes
+internal.target_checks = checks

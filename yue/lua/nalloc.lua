@@ -291,7 +291,8 @@ function yue.nalloc(...)
   local allocation = {
     target = target, target_name = target_name, is_local = is_local, options = options, code = code, folder = folder,
     library_name = name, library_version = yue.crypto.hex(yue.crypto.sha256(code.text or code.code)),
-    timeout = options.timeout or TIMEOUTS[kind] + (options.wait or 0), started_in = core.current_folder(),
+    timeout = options.timeout or TIMEOUTS[kind] + (options.wait or 0), lease = options.lease or LEASE,
+    started_in = core.current_folder(),
     memory = options.memory and bytes_of(options.memory),
   }
   -- The last layer is looked at first.

@@ -11,6 +11,13 @@ local pid, host, binary = core.node_facts()
 --- What a program can know of itself as a node, or as an owner.
 yue.node = { binary = binary }
 
+--- The folder of the user's cache for files of that kind.
+function internal.cache_folder(kind)
+  local base = os.getenv('XDG_CACHE_HOME')
+  if not base or base == '' then base = (os.getenv('HOME') or '/tmp') .. '/.cache' end
+  return base .. '/yue/' .. kind
+end
+
 if not core.is_node then return end
 
 -- The owner may be at the other end of a slow network, and a file is read before it is sent.
@@ -59,14 +66,9 @@ package.loaders[2] = load_from_owner
 
 -- -- Files ------------------------------------------------------------------------------------------------------------
 
-local function cache_folder()
-  local base = os.getenv('XDG_CACHE_HOME')
-  if not base or base == '' then base = (os.getenv('HOME') or '/tmp') .. '/.cache' end
-  return base .. '/yue/files'
-end
 
 local function fetch(name, info)
-  local folder = cache_folder()
+  local folder = internal.cache_folder('files')
   local path = folder .. '/' .. info.hash
   if yue.fs.exists(path) then return path end
   yue.fs.mkdir(folder, { parents = true })

@@ -39,6 +39,8 @@ pub(crate) enum Stage {
     Machine,
     /// The carrier starts: the process, the container, the connection to the host.
     Carrier,
+    /// The owner's program travels to the host.
+    Program,
     /// The node's process starts, and says hello.
     Hello,
     /// The library is loaded.
@@ -53,6 +55,7 @@ impl Stage {
             Stage::Waiting => "waiting for the end of the node before",
             Stage::Machine => "making the machine",
             Stage::Carrier => "starting the carrier",
+            Stage::Program => "sending the program",
             Stage::Hello => "waiting for the node's first message",
             Stage::Code => "loading the library",
             Stage::Ready => "running",

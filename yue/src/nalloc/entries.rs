@@ -2,10 +2,11 @@
 
 use super::allocation::{Allocation, Plan, Restart, Stage};
 use super::connector::NodeConnector;
+use super::limits::Limits;
 use super::node::NodeEnd;
 use super::output::Lines;
 use super::owner::OwnerDispatch;
-use super::process::{LIFELINE, ProcessCarrier};
+use super::process::{LIFELINE, ProcessCarrier, Reach};
 use crate::runtime::Runtime;
 use std::ffi::OsString;
 use std::fmt;
@@ -259,7 +260,7 @@ impl NodeBuilder {
             command: vec![program],
             variables,
             folder: None,
-            is_node: true,
+            reach: Reach::Node(Limits::default()),
         });
         let nodes = NodeConnector::new(&allocation, move |_| Ok(carrier.clone()));
         let Service { dispatch, hooks } = self.offers.into_service();

@@ -23,7 +23,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
-use yue_io::pipe::PipeReader;
 use yue_io::process::Child;
 use yue_rpc::transport::{Ending, Events, Incoming, ProcessEnded, Transport};
 use yue_scheduler::sync::local::Notify;
@@ -35,6 +34,10 @@ const CLOSE_TIME: Duration = Duration::from_secs(6);
 
 /// The time in which a process whose link has ended is expected to end, so that its status becomes the link's result.
 const STATUS_TIME: Duration = Duration::from_millis(200);
+
+/// The same for a carrier, which may first learn that the node has ended: docker's client waits until the container is
+/// removed.
+const CARRIER_STATUS_TIME: Duration = Duration::from_secs(3);
 
 /// One node's life.
 pub(crate) struct Life {
@@ -54,6 +57,8 @@ pub(crate) struct Life {
     lifeline: RefCell<Option<OwnedFd>>,
     /// The process, until it has been reaped.
     process: Cell<Option<u32>>,
+    /// Whether the process is a carrier, and not the node.
+    is_carried: Cell<bool>,
     is_closing: Cell<bool>,
     changed: Notify,
     /// The fiber that waits for the process.
@@ -65,10 +70,22 @@ pub(crate) struct Started {
     pub(crate) child: Child,
     /// This side's end of the socket that is the process's standard input and output.
     pub(crate) socket: UnixStream,
-    pub(crate) output: PipeReader,
     pub(crate) lifeline: Option<OwnedFd>,
-    /// Whether the end of the process proves the end of the node.
+    /// Whether the process is the node.
     pub(crate) is_node: bool,
+    pub(crate) epilogue: Rc<Epilogue>,
+}
+
+/// The work that follows the end of a carrier's process. In a fiber.
+pub(crate) type Epilogue = dyn Fn(ExitStatus) -> Aftermath;
+
+/// The facts that are known once a carrier's process has ended.
+#[derive(Default)]
+pub(crate) struct Aftermath {
+    /// Whether the node has ended, too.
+    pub(crate) is_proven: bool,
+    /// The cause, behind how the process ended.
+    pub(crate) cause: Option<String>,
 }
 
 impl Life {
@@ -83,6 +100,7 @@ impl Life {
             socket: RefCell::default(),
             lifeline: RefCell::default(),
             process: Cell::new(None),
+            is_carried: Cell::new(false),
             is_closing: Cell::new(false),
             changed: Notify::new(),
             end_fiber: Cell::new(None),
@@ -101,31 +119,30 @@ impl Life {
         let Started {
             mut child,
             socket,
-            output,
             lifeline,
             is_node,
+            epilogue,
         } = started;
         let life = Life::new(allocation, events);
         *life.socket.borrow_mut() = Some(socket.try_clone()?);
         *life.lifeline.borrow_mut() = lifeline;
         life.process.set(Some(child.id()));
-        let reading = life.clone();
-        life.spawn("node output", move || {
-            reading.allocation.lines.read_all(output);
-        })?;
+        life.is_carried.set(!is_node);
         let waiting = life.clone();
-        let end_fiber = life.spawn("node end", move || {
+        let end_fiber = spawn_own("node end", move || {
             let status = child.wait_and_kill_group().or_else(|_| {
                 let _ = child.kill_group();
                 shield(|| child.wait_and_kill_group())
             });
+            // The fiber may have been cancelled, which killed the process.
+            let after = shield(|| status.as_ref().map(|status| epilogue(*status)).ok());
             waiting.process.set(None);
-            waiting.on_process_end(status.map(describe_end), is_node);
+            waiting.on_process_end(status.map(describe_end), is_node, after.unwrap_or_default());
         })?;
         life.end_fiber.set(Some(end_fiber));
         if !is_node {
             let leased = life.clone();
-            life.spawn("node lease", move || leased.watch_lease())?;
+            spawn_own("node lease", move || leased.watch_lease())?;
         }
         let link = yue_rpc::transport::start_unix(socket.into(), life.as_events())?;
         Ok(life.begin(link))
@@ -144,7 +161,7 @@ impl Life {
         let link = start(life.as_events())?;
         if !is_node {
             let leased = life.clone();
-            let spawned = life.spawn("node lease", move || leased.watch_lease());
+            let spawned = spawn_own("node lease", move || leased.watch_lease());
             spawned
                 .map_err(|error| yue_rpc::Error::from_connect(&allocation.plan.target, &error))?;
         }
@@ -163,26 +180,20 @@ impl Life {
         Rc::new(LifeEvents(self.clone()))
     }
 
-    fn spawn(&self, name: &str, body: impl FnOnce() + 'static) -> io::Result<FiberId> {
-        let body = move || {
-            // The fiber works for the node, not for the request that happened to allocate it.
-            set_context(None);
-            body();
-        };
-        Ok(Builder::new().name(name).spawn(body)?.id())
-    }
-
     fn session(&self) -> Option<Rc<dyn Events>> {
         self.events.borrow().clone()
     }
 
     /// The process has ended, in the described way.
-    fn on_process_end(&self, how: io::Result<String>, is_node: bool) {
+    fn on_process_end(&self, how: io::Result<String>, is_node: bool, after: Aftermath) {
         drop(self.lifeline.take());
-        if is_node {
+        if after.is_proven && self.allocation.epoch() == self.epoch {
             self.allocation.lease.end();
         }
-        let how = how.unwrap_or_else(|error| format!("ended: {error}"));
+        let mut how = how.unwrap_or_else(|error| format!("ended: {error}"));
+        if let Some(cause) = after.cause {
+            how = format!("{how}: {cause}");
+        }
         let what = if is_node {
             self.allocation.to_string()
         } else {
@@ -269,9 +280,13 @@ impl Life {
         let expects_end = self.process.get().is_some() && !self.is_closing.get();
         if expects_end && self.end.borrow().is_none() {
             let this = self.clone();
-            let spawned = self.spawn("node status", move || {
+            let spawned = spawn_own("node status", move || {
                 // An error means that it is not known in time.
-                let _ = timeout(STATUS_TIME, || this.wait(|| this.end.borrow().is_some()));
+                let time = match this.is_carried.get() {
+                    true => CARRIER_STATUS_TIME,
+                    false => STATUS_TIME,
+                };
+                let _ = timeout(time, || this.wait(|| this.end.borrow().is_some()));
                 this.pass_end();
             });
             if spawned.is_ok() {
@@ -317,7 +332,7 @@ impl Life {
             return;
         }
         let this = self.clone();
-        let spawned = self.spawn("node closing", move || {
+        let spawned = spawn_own("node closing", move || {
             let ended = timeout(CLOSE_TIME, || this.wait(|| this.process.get().is_none()));
             if ended.is_err() {
                 this.kill();
@@ -336,6 +351,15 @@ impl Life {
             cancel(fiber);
         }
     }
+}
+
+/// Spawns a fiber that works for a node, not for the request that happened to allocate it.
+pub(super) fn spawn_own(name: &str, body: impl FnOnce() + 'static) -> io::Result<FiberId> {
+    let body = move || {
+        set_context(None);
+        body();
+    };
+    Ok(Builder::new().name(name).spawn(body)?.id())
 }
 
 /// Describes how a process ended, as the end of a sentence about it.

@@ -20,14 +20,21 @@
 pub mod agent;
 mod allocation;
 mod connector;
+#[cfg(feature = "lua")]
+mod container;
 mod entries;
 mod guard;
 mod lease;
 mod life;
+mod limits;
 mod node;
 mod output;
 mod owner;
 mod process;
+#[cfg(feature = "lua")]
+mod program;
+#[cfg(feature = "lua")]
+mod prologue;
 
 pub use allocation::Restart;
 pub use entries::{Entry, Node, NodeBuilder, serve};
@@ -40,12 +47,20 @@ pub(crate) use allocation::{Allocation, Plan, Stage};
 #[cfg(feature = "lua")]
 pub(crate) use connector::{Carrier, NodeConnector};
 #[cfg(feature = "lua")]
+pub(crate) use container::Container;
+#[cfg(feature = "lua")]
 pub(crate) use lease::clock;
 #[cfg(feature = "lua")]
 pub(crate) use life::Life;
+#[cfg(feature = "lua")]
+pub(crate) use limits::Limits;
 #[cfg(feature = "lua")]
 pub(crate) use output::Lines;
 #[cfg(feature = "lua")]
 pub(crate) use owner::OwnerDispatch;
 #[cfg(feature = "lua")]
-pub(crate) use process::ProcessCarrier;
+pub(crate) use process::{ProcessCarrier, Reach};
+#[cfg(feature = "lua")]
+pub(crate) use program::{own_command, own_libraries};
+#[cfg(feature = "lua")]
+pub(crate) use prologue::{Prologue, SHELL};

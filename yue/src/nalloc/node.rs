@@ -6,16 +6,18 @@ use super::owner::RENEW;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use yue_io::pipe::{PipeReader, PipeWriter};
 use yue_rpc::Timeout;
 use yue_rpc::session::Session;
-use yue_rpc::transport::{Events, Transport, start_pipes, start_unix};
+use yue_rpc::transport::{Events, Incoming, Transport, start_pipes, start_unix};
 use yue_scheduler::{Builder, LoopHandle, lock, set_context, sleep};
 
 /// A node that gets no work within this time ends: nobody wants it.
@@ -28,6 +30,8 @@ pub struct NodeEnd(Arc<Inner>);
 struct Inner {
     guard: Guard,
     is_leased: bool,
+    /// Whether the owner has given work: until then nothing but the end of the link tells that it is gone.
+    has_begun: AtomicBool,
     streams: Mutex<Option<Streams>>,
 }
 
@@ -61,6 +65,7 @@ impl NodeEnd {
         Ok(NodeEnd(Arc::new(Inner {
             guard: Guard::start(lifeline, until)?,
             is_leased,
+            has_begun: AtomicBool::new(false),
             streams: Mutex::new(Some(streams)),
         })))
     }
@@ -68,6 +73,10 @@ impl NodeEnd {
     /// Starts the link to the owner. It can be started once.
     pub(crate) fn start_link(&self, events: Rc<dyn Events>) -> io::Result<Rc<dyn Transport>> {
         let streams = lock(&self.0.streams).take();
+        let events = Rc::new(NodeEvents {
+            session: events,
+            end: self.clone(),
+        });
         match streams.ok_or_else(|| io::Error::other("the link to the owner exists already"))? {
             Streams::Socket(socket) => start_unix(socket.into(), events),
             Streams::Pipes { input, output } => start_pipes(
@@ -88,6 +97,7 @@ impl NodeEnd {
         grace: Duration,
         program: LoopHandle,
     ) -> io::Result<()> {
+        self.0.has_begun.store(true, Ordering::Relaxed);
         let guard = self.0.guard.clone();
         guard.on_end(move || program.shutdown());
         guard.set_grace(grace);
@@ -127,6 +137,42 @@ impl fmt::Debug for NodeEnd {
         f.debug_struct("NodeEnd")
             .field("is_leased", &self.0.is_leased)
             .finish_non_exhaustive()
+    }
+}
+
+/// The events of the link to the owner, on their way to the session. A link that ends before there is work ends the
+/// process.
+struct NodeEvents {
+    session: Rc<dyn Events>,
+    end: NodeEnd,
+}
+
+impl Events for NodeEvents {
+    fn ready(&self) {
+        self.session.ready();
+    }
+
+    fn data(&self, incoming: Incoming<'_>) {
+        self.session.data(incoming);
+    }
+
+    fn data_from(&self, sender: SocketAddr, incoming: Incoming<'_>) {
+        self.session.data_from(sender, incoming);
+    }
+
+    fn sent(&self, buffer: Option<Vec<u8>>) {
+        self.session.sent(buffer);
+    }
+
+    fn end_of_input(&self) -> bool {
+        self.session.end_of_input()
+    }
+
+    fn closed(&self, result: io::Result<()>) {
+        if !self.end.0.has_begun.load(Ordering::Relaxed) {
+            self.end.end();
+        }
+        self.session.closed(result);
     }
 }
 

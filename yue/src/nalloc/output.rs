@@ -114,7 +114,8 @@ impl Lines {
         while self.reading.get() > 0 && self.ended.notified().is_ok() {}
     }
 
-    fn take(&self, line: &[u8]) {
+    /// Takes a line, without its end.
+    pub(super) fn take(&self, line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         {
             let mut last = self.last.borrow_mut();

@@ -100,6 +100,13 @@ impl<'a> Start<'a> {
         }
     }
 
+    /// Packed words alone.
+    pub(crate) fn words(packed: &[u8]) -> Vec<OsString> {
+        items(packed)
+            .map(|word| OsStr::from_bytes(word).to_owned())
+            .collect()
+    }
+
     /// The words, the variables to set or to remove, and the folder.
     pub(crate) fn parts(&self) -> (Vec<OsString>, Vec<Variable>, Option<PathBuf>) {
         let owned = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();

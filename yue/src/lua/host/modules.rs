@@ -71,6 +71,8 @@ const FILES: &[&str] = &[
     "wait_graph",
     "node",
     "carriers",
+    "hosts",
+    "containers",
     "nalloc",
     "sim",
 ];

@@ -7,7 +7,7 @@ use crate::lua::native::{native, register, register_raw, seconds};
 use crate::lua::rpc::connections::connection;
 use crate::lua::rpc::endpoints::{Endpoint, finish_listen, keep, new_service};
 use crate::lua::rpc::service::Layers;
-use crate::nalloc::{NodeEnd, clock};
+use crate::nalloc::{NodeEnd, clock, own_command};
 use std::ffi::c_int;
 use std::time::Duration;
 use yue_luajit::{Error, Stack, ffi, suspending};
@@ -52,7 +52,8 @@ native! {
     NodeFacts = "node_facts", suspends: false;
     read(_stack) -> () { }
     run(()) -> (f64, (String, String)) {
-        let binary = std::env::current_exe().map(|path| path.to_string_lossy().into_owned());
+        let binary = own_command().ok().and_then(|mut words| words.pop());
+        let binary = binary.map(|path| path.to_string_lossy().into_owned());
         let facts = (host_name(), binary.unwrap_or_default());
         Ok((f64::from(std::process::id()), facts))
     }

@@ -19,12 +19,13 @@ use crate::lua::rpc::connections::with_connections;
 use crate::lua::rpc::endpoints::{Endpoint, new_service};
 use crate::lua::rpc::service::Layers;
 use crate::nalloc::{
-    Allocation, Carrier, Life, Lines, NodeConnector, OwnerDispatch, Plan, ProcessCarrier, Restart,
-    Stage,
+    Allocation, Carrier, Container, Life, Limits, Lines, NodeConnector, OwnerDispatch, Plan,
+    ProcessCarrier, Prologue, Reach, Restart, SHELL, Stage, own_command, own_libraries,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::c_int;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 use yue_luajit::{Error, Stack, ffi, raise, suspending};
@@ -32,7 +33,7 @@ use yue_rpc::session::{Service, Session};
 use yue_rpc::transport::{Events, Transport, connector};
 use yue_rpc::{Address, ErrorKind};
 use yue_scheduler::simulation::Hashing;
-use yue_scheduler::{Builder, LogLevel, set_context, timeout};
+use yue_scheduler::{Builder, LogLevel, blocking, set_context, timeout};
 
 /// The lines of output that wait for the program's function; more are dropped.
 const LINES_MAX: usize = 1000;
@@ -249,15 +250,104 @@ fn prepare(owned: &Rc<Owned>) -> Result<Rc<dyn Carrier>, yue_rpc::Error> {
         .ok_or_else(|| failed("no carrier was chosen"))
 }
 
+fn carry(number: f64, start: Start<'_>, reach: Reach) -> Result<(), Error> {
+    let (command, variables, folder) = start.parts();
+    let carrier = ProcessCarrier {
+        command,
+        variables,
+        folder,
+        reach,
+    };
+    *find(number)?.carrier.borrow_mut() = Some(Rc::new(carrier));
+    Ok(())
+}
+
 native! {
-    /// `nalloc_carry(number, words, variables, folder, is_node)`: the next node is started by that command.
+    /// `nalloc_carry(number, words, variables, folder, is_node, memory, cpu)`: the next node is started by that
+    /// command. The limits are those of the node itself; 0 is none.
     NallocCarry = "nalloc_carry", suspends: false;
-    read(stack) -> (f64, Start<'a>, bool) { (stack.number(1), Start::read(stack, 2), stack.boolean(5)) }
-    run((number, start, is_node)) -> () {
-        let (command, variables, folder) = start.parts();
-        let carrier = ProcessCarrier { command, variables, folder, is_node };
+    read(stack) -> (f64, Start<'a>, bool, [f64; 2]) {
+        (stack.number(1), Start::read(stack, 2), stack.boolean(5), [stack.number(6), stack.number(7)])
+    }
+    run((number, start, is_node, [memory, cpu])) -> () {
+        let limits = Limits { memory_bytes: bytes(memory), cpu: Some(cpu).filter(|cpu| *cpu > 0.0) };
+        carry(number, start, if is_node { Reach::Node(limits) } else { Reach::Any })
+    }
+}
+
+native! {
+    /// `nalloc_carry_host(number, words, variables, folder, nonce, line)`: that command runs a host's shell, in which
+    /// `line` starts the program `"$@"`.
+    NallocCarryHost = "nalloc_carry_host", suspends: false;
+    read(stack) -> (f64, Start<'a>, [&'a [u8]; 2]) {
+        (stack.number(1), Start::read(stack, 2), [stack.bytes(5), stack.bytes(6)])
+    }
+    run((number, start, [nonce, line])) -> () {
+        let nonce = String::from_utf8_lossy(nonce).into_owned();
+        carry(number, start, Reach::Host(Prologue { nonce, start: Some(line.to_vec()) }))
+    }
+}
+
+native! {
+    /// `nalloc_carry_container(number, words, words_with_libraries, removal, nonce, image, memory)`: the next node is
+    /// started by the first of these commands, or by the second if the image lacks the program's libraries.
+    NallocCarryContainer = "nalloc_carry_container", suspends: false;
+    read(stack) -> (f64, [&'a [u8]; 5], f64) {
+        (stack.number(1), [2, 3, 4, 5, 6].map(|index| stack.bytes(index)), stack.number(7))
+    }
+    run((number, [words, with_libraries, removal, nonce, image], memory)) -> () {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let container = Container {
+            image: text(image),
+            prologue: Prologue { nonce: text(nonce), start: None },
+            with_libraries: Start::words(with_libraries),
+            removal: Start::words(removal),
+            memory_bytes: bytes(memory),
+        };
+        let command = Start::words(words);
+        let reach = Reach::Container(container);
+        let carrier = ProcessCarrier { command, reach, ..ProcessCarrier::default() };
         *find(number)?.carrier.borrow_mut() = Some(Rc::new(carrier));
         Ok(())
+    }
+}
+
+/// A number of bytes; `None` if it is 0.
+fn bytes(number: f64) -> Option<u64> {
+    Some(number as u64).filter(|number| *number > 0)
+}
+
+native! {
+    /// The libraries of this program: names and paths, each before a zero byte. The first is the loader.
+    NallocLibraries = "nalloc_libraries", suspends: true;
+    read(_stack) -> () { }
+    run(()) -> Vec<u8> {
+        let failed = |what: String| {
+            error(ErrorKind::Allocation, format!("the libraries of this program are unknown: {what}"))
+        };
+        let libraries = blocking(own_libraries).map_err(|failure| failed(failure.to_string()))?;
+        let libraries = libraries.map_err(|failure| failed(failure.to_string()))?;
+        let mut list = Vec::new();
+        for library in libraries {
+            for item in [library.name.as_bytes(), library.path.as_os_str().as_bytes()] {
+                list.extend_from_slice(item);
+                list.push(0);
+            }
+        }
+        Ok(list)
+    }
+}
+
+native! {
+    /// The shell of a host's prologue, and the words that start this program again, each behind a zero byte.
+    NallocWords = "nalloc_words", suspends: false;
+    read(_stack) -> () { }
+    run(()) -> (String, Vec<u8>) {
+        let words = own_command().map_err(|failure| {
+            error(ErrorKind::Allocation, format!("the path of this program is unknown: {failure}"))
+        })?;
+        let words = words.into_iter().flat_map(|word| [b"\0".to_vec(), word.into_vec()]);
+        Ok((SHELL.to_owned(), words.flatten().collect()))
     }
 }
 
@@ -356,7 +446,8 @@ native! {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(super) fn register_all(stack: Stack<'_>) {
-    register!(stack; NallocCarry, NallocCarryThread, NallocReady, NallocClose, NallocEpoch, NallocFailure, NallocLine);
+    register!(stack; NallocCarry, NallocCarryHost, NallocCarryContainer, NallocCarryThread, NallocLibraries);
+    register!(stack; NallocWords, NallocReady, NallocClose, NallocEpoch, NallocFailure, NallocLine);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe { register_raw(stack, "nalloc_open", open_raw) };
 }
