@@ -5,6 +5,7 @@
 
 pub mod agents;
 pub mod cutter;
+pub mod nodes;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
