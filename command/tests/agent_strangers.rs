@@ -129,6 +129,13 @@ fn garbage_and_half_open_connections_keep_no_owner_out() {
             Ok(Answer::Started { .. })
         ));
         assert_eq!(agent.nodes(), 1);
+        let open = std::fs::read_dir(format!("/proc/{}/fd", agent.child.id()));
+        let open = open.expect("descriptors").count();
+        assert!(
+            open < 120,
+            "{open} descriptors are open for {} strangers",
+            silent.len()
+        );
         // The oldest were closed for the newer ones.
         assert_eq!(read_to_end(silent.into_iter().next().expect("one")), b"");
         drop(channel);

@@ -319,8 +319,14 @@ impl KnownAgents {
                 .create(true)
                 .mode(0o600)
                 .open(&path)?;
+            // A line that somebody has written by hand may lack its end.
+            let before = fs::read(&path)?;
+            let end = match before.last() {
+                None | Some(b'\n') => "",
+                Some(_) => "\n",
+            };
             // One write, so that lines of two processes do not mix.
-            file.write_all(format!("{address} {key}\n").as_bytes())
+            file.write_all(format!("{end}{address} {key}\n").as_bytes())
         };
         add().map_err(|error| format!("cannot write to {}: {error}", path.display()))
     }
