@@ -262,8 +262,10 @@ local function callbacks(allocation, symbols)
     allocation.quiet = true
     local again
     if own.__close then again = own.__close(connection, reason) end
-    if again == nil then again = allocation.options.restart == 'now' end
-    return again
+    if again ~= nil then return again end
+    local restart = allocation.options.restart
+    -- A call may have come since the link ended.
+    return restart == 'now' or restart == 'call' and core.nalloc_holds(connection._id)
   end
   return requests
 end

@@ -390,7 +390,13 @@ function sim.eventually(name, seconds, fn)
       local left = last - core.sim_now()
       local ok, holds = pcall(yue.timeout, math.max(left, ATTEMPTS_S), fn)
       if ok and holds then return end
-      if core.sim_now() >= last then return core.sim_broken(name) end
+      if core.sim_now() >= last then
+        if not ok then
+          internal.log('warn', ("the function of sim.eventually '%s' failed when it was last called: %s"):format(
+            name, internal.to_text(holds)))
+        end
+        return core.sim_broken(name)
+      end
       yue.sleep(math.max(math.min(ATTEMPTS_S, last - core.sim_now()), 0.000001))
     end
   end)

@@ -399,7 +399,7 @@ fn what_is_outside_raises_an_error_that_names_the_call() {
 fn an_exit_ends_its_host_alone() {
     let exits = "
         print('begins')
-        yue.spawn(function() yue.sleep(1) os.exit(3) end)
+        yue.spawn(function() yue.sleep(1) os.exit() end)
         yue.sleep(60)
         print('never')
     ";
@@ -416,9 +416,22 @@ fn an_exit_ends_its_host_alone() {
         .unwrap();
     let one = lines(&report, "one");
     assert_eq!(one[0], "begins");
-    assert!(one[1].contains("exit code 3"), "{one:?}");
-    assert_eq!(one[2..], ["begins"]);
+    assert_eq!(one[1..], ["begins"]);
     assert_eq!(lines(&report, "other"), ["goes on"]);
+}
+
+#[test]
+fn an_exit_with_another_code_than_0_fails_the_run() {
+    let failure = Sim::new(1)
+        .lua("one", script("yue.sleep(1) os.exit(3)"))
+        .run(|_| drop(sleep(Duration::from_secs(5))))
+        .unwrap_err();
+    let text = failure.to_string();
+    assert!(text.contains("it has ended with exit code 3"), "{text}");
+    let failure = Sim::new(1).run_lua(script("os.exit(1)")).unwrap_err();
+    let text = failure.to_string();
+    assert!(text.contains("it has ended with exit code 1"), "{text}");
+    assert!(Sim::new(1).run_lua(script("os.exit(0)")).is_ok());
 }
 
 const STORE: &str = "

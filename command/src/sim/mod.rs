@@ -154,13 +154,21 @@ impl System {
                 ..Script::new(Path::new(path))
             })
         });
+        let faults = arguments.faults.as_deref().map(|path| {
+            let faults = read_faults(path)?;
+            // A scenario may add hosts at any time.
+            if arguments.scenario.is_empty() {
+                check_hosts(path, &faults, &hosts)?;
+            }
+            Ok(faults)
+        });
         let run_time = Duration::from_secs_f64(arguments.seconds);
         // The last third is quiet, so that the system can recover.
         let within = run_time.mul_f64(2.0 / 3.0);
         Ok(System {
             hosts,
             scenario: scenario.transpose()?,
-            faults: arguments.faults.as_deref().map(read_faults).transpose()?,
+            faults: faults.transpose()?,
             allow: arguments.allow.clone(),
             chaos: arguments
                 .chaos
@@ -216,6 +224,20 @@ fn read_faults(path: &Path) -> Result<Schedule, Fault> {
     let text = text.map_err(|error| fault(format!("cannot read {shown}: {error}")))?;
     text.parse()
         .map_err(|error| fault(format!("{shown}: {error}")))
+}
+
+/// Checks that the faults concern hosts of the command line.
+fn check_hosts(path: &Path, faults: &Schedule, hosts: &[Host]) -> Result<(), Fault> {
+    let names: Vec<&str> = hosts.iter().map(|host| &*host.name).collect();
+    let mut concerned = faults.faults().iter().flat_map(|one| one.fault.hosts());
+    match concerned.find(|name| !names.contains(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let (path, names) = (path.display(), names.join(", "));
+            let text = format!("{path}: there is no host named {name}; the hosts are {names}");
+            Err(Fault { code: 1, text })
+        }
+    }
 }
 
 /// Prints a line of a host.

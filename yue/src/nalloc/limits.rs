@@ -284,7 +284,7 @@ pub(super) fn size(bytes: u64) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     let unit = units
         .iter()
-        .find(|(_, unit)| bytes >= *unit && bytes % unit == 0);
+        .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
     unit.map_or_else(
         || format!("{bytes} bytes"),
         |(name, unit)| format!("{} {name}", bytes / unit),

@@ -21,6 +21,16 @@ pub(super) type Files = Vec<(PathBuf, Vec<u8>)>;
 pub fn files_of_folder(folder: impl AsRef<Path>) -> Vec<(PathBuf, Vec<u8>)> {
     let mut reading = Reading::default();
     reading.add_folder(folder.as_ref(), DEPTH_MAX);
+    if reading.is_cut {
+        let (folder, mib) = (folder.as_ref().display(), BYTES_MAX >> 20);
+        yue_scheduler::log(
+            yue_scheduler::LogLevel::Warn,
+            format_args!(
+                "not all files of {folder} are on the simulated disk: it takes {FILES_MAX} of them, {mib} MiB, and \
+                 {DEPTH_MAX} folders within each other"
+            ),
+        );
+    }
     reading.files
 }
 
@@ -29,6 +39,8 @@ pub fn files_of_folder(folder: impl AsRef<Path>) -> Vec<(PathBuf, Vec<u8>)> {
 struct Reading {
     files: Files,
     bytes: usize,
+    /// Whether a limit has left something out.
+    is_cut: bool,
 }
 
 impl Reading {
@@ -38,23 +50,27 @@ impl Reading {
             false => folder,
         };
         let Some(depth) = depth.checked_sub(1) else {
+            self.is_cut = true;
             return;
         };
         let Ok(list) = fs::read_dir(real) else { return };
         let mut names: Vec<_> = list.flatten().map(|entry| entry.file_name()).collect();
         names.sort_unstable();
         for name in names {
-            if self.files.len() >= FILES_MAX {
-                return;
-            }
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
+            }
+            if self.files.len() >= FILES_MAX {
+                self.is_cut = true;
+                return;
             }
             let path = folder.join(name);
             let Ok(facts) = path.metadata() else { continue };
             if facts.is_dir() && !path.is_symlink() {
                 self.add_folder(&path, depth);
-            } else if facts.is_file() && facts.len() <= (BYTES_MAX - self.bytes) as u64 {
+            } else if facts.is_file() && facts.len() > (BYTES_MAX - self.bytes) as u64 {
+                self.is_cut = true;
+            } else if facts.is_file() {
                 self.add_file(path);
             }
         }

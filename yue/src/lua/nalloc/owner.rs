@@ -15,7 +15,7 @@ use crate::lua::host::modules::call_prelude;
 use crate::lua::host::{log, with_host};
 use crate::lua::native::{native, register, register_raw, seconds};
 use crate::lua::program::threads;
-use crate::lua::rpc::connections::with_connections;
+use crate::lua::rpc::connections::{connection, with_connections};
 use crate::lua::rpc::endpoints::{Endpoint, new_service};
 use crate::lua::rpc::service::Layers;
 use crate::nalloc::{
@@ -401,6 +401,13 @@ native! {
 }
 
 native! {
+    /// Whether calls wait for the next node of a connection.
+    NallocHolds = "nalloc_holds", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> bool { Ok(connection(id)?.session.holds_messages()) }
+}
+
+native! {
     /// No other node of the allocation follows.
     NallocClose = "nalloc_close", suspends: false;
     read(stack) -> f64 { stack.number(1) }
@@ -447,7 +454,7 @@ native! {
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(super) fn register_all(stack: Stack<'_>) {
     register!(stack; NallocCarry, NallocCarryHost, NallocCarryContainer, NallocCarryThread, NallocLibraries);
-    register!(stack; NallocWords, NallocReady, NallocClose, NallocEpoch, NallocFailure, NallocLine);
+    register!(stack; NallocWords, NallocReady, NallocClose, NallocHolds, NallocEpoch, NallocFailure, NallocLine);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe { register_raw(stack, "nalloc_open", open_raw) };
 }

@@ -8,7 +8,7 @@ use crate::lua::native::{native, register};
 use crate::lua::script::{Chunk, Script};
 use std::sync::Arc;
 use yue_luajit::Stack;
-use yue_scheduler::{LogLevel, log, simulation};
+use yue_scheduler::simulation;
 
 /// The program of a host while it runs.
 #[derive(Clone)]
@@ -37,18 +37,15 @@ impl Running {
     /// Runs it to its end on the calling thread, which belongs to the host.
     ///
     /// # Errors
-    /// The error that has ended its script, with the traceback.
+    /// The error that has ended its script, with the traceback; or that it has exited with another code than 0.
     pub(crate) fn run(&self) -> Result<(), String> {
         run_loops(&self.0);
-        if let Some(Cause::Exited(code @ 1..)) = self.0.cause() {
-            log(
-                LogLevel::Warn,
-                format_args!("the program has ended with exit code {code}"),
-            );
-        }
-        match self.0.failure() {
-            Some(failure) => Err(failure.report()),
-            None => Ok(()),
+        match (self.0.failure(), self.0.cause()) {
+            (Some(failure), _) => Err(failure.report()),
+            (None, Some(Cause::Exited(code @ 1..))) => {
+                Err(format!("it has ended with exit code {code} (os.exit)"))
+            }
+            _ => Ok(()),
         }
     }
 

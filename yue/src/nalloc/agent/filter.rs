@@ -65,6 +65,9 @@ impl io::Write for Stream {
     }
 }
 
+/// The receiver of what a node prints.
+type Output = Box<dyn Fn(&[u8])>;
+
 /// The link to a node behind an agent.
 pub(super) struct Filter {
     codec: RefCell<Codec>,
@@ -74,7 +77,7 @@ pub(super) struct Filter {
     /// The node, for messages.
     node: String,
     /// Receives what the node prints.
-    output: Box<dyn Fn(&[u8])>,
+    output: Output,
     phase: Cell<Phase>,
     /// Whether the session reads.
     reading: Cell<bool>,
@@ -192,11 +195,12 @@ impl Filter {
             match kind {
                 Kind::Output => (self.output)(&payload),
                 Kind::End => control = Some(Control::End),
-                Kind::Message => match answer_of(&payload) {
-                    Ok(Answer::Ended(how)) => control = Some(Control::Ended(how)),
-                    // A later agent may say more.
-                    Ok(_) | Err(_) => {}
-                },
+                // A later agent may say more.
+                Kind::Message => {
+                    if let Ok(Answer::Ended(how)) = answer_of(&payload) {
+                        control = Some(Control::Ended(how));
+                    }
+                }
                 Kind::Data | Kind::Binary => {}
             }
         }

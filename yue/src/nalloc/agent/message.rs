@@ -140,8 +140,8 @@ impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, name) = match self.0 {
             0 => return f.write_str("0"),
-            ..0x10_0000 => (1 << 10, "KiB"),
-            ..0x4000_0000 => (1 << 20, "MiB"),
+            1..0x10_0000 => (1 << 10, "KiB"),
+            0x10_0000..0x4000_0000 => (1 << 20, "MiB"),
             _ => (1_u64 << 30, "GiB"),
         };
         write!(f, "{} {name}", Short(self.0 as f64 / unit as f64))
