@@ -188,6 +188,8 @@
 pub mod admin;
 #[cfg(feature = "lua")]
 pub mod lua;
+// Leases, hosts and containers are for Lua programs.
+#[cfg_attr(not(feature = "lua"), allow(dead_code))]
 pub mod nalloc;
 mod runtime;
 pub mod sim;

@@ -424,7 +424,7 @@ fn an_exit_ends_its_host_alone() {
 fn an_exit_with_another_code_than_0_fails_the_run() {
     let failure = Sim::new(1)
         .lua("one", script("yue.sleep(1) os.exit(3)"))
-        .run(|_| drop(sleep(Duration::from_secs(5))))
+        .run(|_| sleep(Duration::from_secs(5)).unwrap_or_default())
         .unwrap_err();
     let text = failure.to_string();
     assert!(text.contains("it has ended with exit code 3"), "{text}");
