@@ -1,6 +1,6 @@
 -- The clocks and the random numbers of Lua's own library, for a host of a simulation: they are the simulation's. It
 -- runs before the rest of the prelude, whose copies of the libraries are these.
-local core = ...
+local core, _, internal = ...
 local floor, select, type, tonumber, error = math.floor, select, type, tonumber, error
 local date, randomseed = os.date, math.randomseed
 local sub = string.sub
@@ -8,6 +8,10 @@ local sub = string.sub
 -- Traces depend on the addresses of machine code, and on random numbers of their own.
 jit.off()
 jit.on = function() end
+
+-- The addresses of all that is made from now on depend on the seed, and with them the orders in which `pairs` visits
+-- keys that are tables or functions.
+internal.padding = ('\0'):rep(16 * (core.random_seed() % 2048))
 
 local began = core.clock()
 
