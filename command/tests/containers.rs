@@ -5,7 +5,8 @@ mod common;
 
 use common::drivers;
 use common::nodes::{
-    assert_none_left, is_root, kill, library, processes_with, program, wait_until, yue,
+    assert_none_left, is_root, kill, library, processes_with, program, runs_servers, wait_until,
+    yue,
 };
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -30,6 +31,10 @@ struct Engine {
 impl Engine {
     /// A dockerd of the test's own; `None`, said, if this machine cannot run it.
     fn docker() -> Option<Engine> {
+        if !runs_servers() {
+            eprintln!("skipped: dockerd is started by ci/nodes");
+            return None;
+        }
         if !is_root() || program("dockerd").is_none() || program("docker").is_none() {
             eprintln!("skipped: dockerd needs root and docker.io");
             return None;
@@ -76,6 +81,10 @@ impl Engine {
     }
 
     fn podman() -> Option<Engine> {
+        if !runs_servers() {
+            eprintln!("skipped: podman is run by ci/nodes");
+            return None;
+        }
         if !is_root() || ["podman", "runc"].iter().any(|it| program(it).is_none()) {
             eprintln!("skipped: podman needs root, podman and runc");
             return None;

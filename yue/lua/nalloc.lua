@@ -264,8 +264,9 @@ local function callbacks(allocation, symbols)
     if own.__close then again = own.__close(connection, reason) end
     if again ~= nil then return again end
     local restart = allocation.options.restart
-    -- A call may have come since the link ended.
-    return restart == 'now' or restart == 'call' and core.nalloc_holds(connection._id)
+    if restart == 'now' then return true end
+    -- A call may have come since the link ended. A library that failed would fail again.
+    return restart == 'call' and not allocation.failure and core.nalloc_holds(connection._id)
   end
   return requests
 end

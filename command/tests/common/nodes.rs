@@ -14,8 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A test that this machine cannot run: says so, and fails where `ci/nodes` says that it must run.
 pub fn skip(what: &str) {
     eprintln!("skipped: {what}");
-    let must = std::env::var("YUE_NODES").is_ok_and(|value| !value.is_empty());
-    assert!(!must, "ci/nodes must not skip this: {what}");
+    assert!(!runs_servers(), "ci/nodes must not skip this: {what}");
 }
 
 /// The path of a program; `None` if this machine does not have it.
@@ -24,6 +23,11 @@ pub fn program(name: &str) -> Option<PathBuf> {
     let folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
     let mut paths = folders.map(|folder| Path::new(folder).join(name));
     paths.find(|path| path.is_file())
+}
+
+/// Whether this run is that of `ci/nodes`. Other runs leave servers alone: they would take minutes, and ports.
+pub fn runs_servers() -> bool {
+    std::env::var("YUE_NODES").is_ok_and(|value| !value.is_empty())
 }
 
 /// Whether the tests run as root.
@@ -127,6 +131,10 @@ impl Sshd {
     /// Starts it; `None`, said, if this machine cannot. `setup` is run by a shell in the server's own mount namespace
     /// before, if it is not empty.
     pub fn start(setup: &str) -> Option<Sshd> {
+        if !runs_servers() {
+            skip("sshd is started by ci/nodes");
+            return None;
+        }
         let Some(server) = program("sshd") else {
             skip("there is no sshd; install openssh-server");
             return None;

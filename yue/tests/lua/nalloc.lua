@@ -1,3 +1,4 @@
+--! stderr: the handler of fail failed
 -- Nodes: `yue.nalloc` over a child, a command and a thread: calls in both directions, errors, the end.
 local yue = require 'yue'
 local check = require 'check'

@@ -1,3 +1,4 @@
+--! stderr: the owner has no file
 -- What a node may ask of its owner: modules of `package.path` and listed files, and nothing else.
 local yue = require 'yue'
 local check = require 'check'
