@@ -47,4 +47,6 @@ function yue.file(name) end
 ---@field owner? table In a node: the procedures of its owner.
 
 ---@type yue.Node
-yue.node = {}
+yue.node = { binary = '' }
+
+return yue

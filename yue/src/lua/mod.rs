@@ -67,6 +67,7 @@ pub const STUBS: &[(&str, &str)] = &[
         include_str!("../../lua/meta/http_server.lua"),
     ),
     ("metrics.lua", include_str!("../../lua/meta/metrics.lua")),
+    ("nalloc.lua", include_str!("../../lua/meta/nalloc.lua")),
     ("net.lua", include_str!("../../lua/meta/net.lua")),
     ("reload.lua", include_str!("../../lua/meta/reload.lua")),
     ("sim.lua", include_str!("../../lua/meta/sim.lua")),
