@@ -94,7 +94,7 @@ local function read_library(library)
   if type(library) == 'function' then
     local _, code = internal.portable('the library', library)
     local info = debug.getinfo(library, 'S')
-    return ('%s:%d'):format(info.short_src, info.linedefined), { code = code }, '.'
+    return ('%s:%d'):format(info.short_src:match('[^/]*$'), info.linedefined), { code = code }, '.'
   end
   if type(library) ~= 'string' then
     fail('the library is a file, or a function without upvalues, not ' .. internal.describe_value(library))
