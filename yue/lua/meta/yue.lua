@@ -219,6 +219,7 @@ function yue.emitter() end
 
 ---Events: `open`, `accept`, `close` (with the reason), `timeout`, `full` (a notification was dropped).
 ---@class yue.Connection: yue.Emitter
+---@field node? table The node behind the connection, of those that `yue.nalloc` returns.
 ---@field procs yue.Procs
 ---@field namespace table? The functions that the peer may call.
 local Connection = {}
