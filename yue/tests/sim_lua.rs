@@ -281,13 +281,13 @@ fn a_seed_determines_addresses_hashes_clocks_and_random_numbers() {
     let again = run(7);
     assert!(first == again, "{first}\n{again}");
     drop(held);
-    let other = run(8);
     let strings = |text: &str| {
         text.lines()
             .find(|line| line.contains("] tables"))
             .map(str::to_owned)
     };
-    assert_ne!(strings(&first), strings(&other));
+    // Neighbours in memory stay in order for many addresses.
+    assert!((8..20).any(|other| strings(&run(other)) != strings(&first)));
 }
 
 #[test]
