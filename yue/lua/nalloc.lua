@@ -161,13 +161,14 @@ local function node_requests(allocation)
     end
     return known[1], known[2]
   end
-  local function check_file(name)
+  --- Reads from a listed file: returns the bytes and the size, or nil and a message.
+  local function read_listed(name, offset, max)
     if type(name) ~= 'string' or not is_listed(allocation.options.files or {}, name) then
       return nil, ("the owner's option `files` does not list '%s'"):format(internal.to_text(name))
     end
-    local first, size = core.read_beneath(allocation.folder, name, 0, CHUNK)
-    if not first then return nil, ("the owner has no file '%s'"):format(name) end
-    return first, size
+    local bytes, size = core.read_beneath(allocation.folder, name, offset, max)
+    if not bytes then return nil, ("the owner has no file '%s'"):format(name) end
+    return bytes, size
   end
   return {
     ['$yue/node/job'] = function(facts)
@@ -180,7 +181,7 @@ local function node_requests(allocation)
         host = internal.to_text(facts.host), pid = tonumber(facts.pid), version = allocation.version,
       }
       local job = {
-        lease = allocation.options.lease or LEASE, grace = allocation.options.grace or 0,
+        lease = allocation.lease, grace = allocation.options.grace or 0,
         is_local = allocation.is_local, id = allocation.number, target = allocation.target_name, epoch = epoch,
         started = allocation.node.started,
       }
@@ -189,10 +190,10 @@ local function node_requests(allocation)
     end,
     ['$yue/node/source'] = give,
     ['$yue/node/file'] = function(name)
-      local first, size = check_file(name)
-      if not first then return nil, size end
+      -- A node on this machine reads the file itself.
+      local bytes, size = read_listed(name, 0, allocation.is_local and 0 or CHUNK)
+      if not bytes then return nil, size end
       local hashes, offset = {}, 0
-      local bytes = not allocation.is_local and first or ''
       while bytes and bytes ~= '' do
         hashes[#hashes + 1] = yue.crypto.sha256(bytes)
         offset = offset + #bytes
@@ -203,9 +204,9 @@ local function node_requests(allocation)
       return { size = size, path = path, hash = yue.crypto.hex(yue.crypto.sha256(table.concat(hashes))) }
     end,
     ['$yue/node/chunk'] = function(name, offset)
-      local first, message = check_file(name)
-      if not first then return nil, message end
-      return (core.read_beneath(allocation.folder, name, tonumber(offset) or 0, CHUNK))
+      local bytes, message = read_listed(name, tonumber(offset) or 0, CHUNK)
+      if not bytes then return nil, message end
+      return bytes
     end,
   }
 end
@@ -302,7 +303,7 @@ function yue.nalloc(...)
   local namespace = internal.new_namespace { options.symbols or {}, callbacks(allocation, options.symbols) }
   namespace.is_opened = true
   local id, number = core.nalloc_open(
-    target_name, {}, namespace.layers, name, allocation.timeout, options.lease or LEASE,
+    target_name, {}, namespace.layers, name, allocation.timeout, allocation.lease,
     options.restart or 'never', output_word(options)
   )
   allocation.number, allocation.name = number, ('%s#%d'):format(name, number)
@@ -310,9 +311,10 @@ function yue.nalloc(...)
   local connection = internal.connection_of(id, namespace)
   connection._allocation = allocation
   internal.guard_collection(connection, function()
-    if allocation.quiet then return end
-    core.warn_later(('%s was released: nothing refers to it any more; keep the result of yue.nalloc to keep the node')
-      :format(allocation.name))
+    if not allocation.quiet then
+      core.warn_later(('%s was released: nothing refers to it any more; keep the result of yue.nalloc to keep the node')
+        :format(allocation.name))
+    end
     core.close_later(id)
   end)
   local started = connection.procs['=$yue/node/started']

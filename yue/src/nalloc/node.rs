@@ -2,6 +2,7 @@
 
 use super::guard::{self, Guard};
 use super::lease::{RENEWALS, clock, node_until};
+use super::life::spawn_own;
 use super::owner::RENEW;
 use std::fmt;
 use std::fs::File;
@@ -18,7 +19,7 @@ use yue_io::pipe::{PipeReader, PipeWriter};
 use yue_rpc::Timeout;
 use yue_rpc::session::Session;
 use yue_rpc::transport::{Events, Incoming, Transport, start_pipes, start_unix};
-use yue_scheduler::{Builder, LoopHandle, lock, set_context, sleep};
+use yue_scheduler::{LoopHandle, lock, sleep};
 
 /// A node that gets no work within this time ends: nobody wants it.
 const BOOT_TIME: Duration = Duration::from_secs(300);
@@ -106,8 +107,7 @@ impl NodeEnd {
         }
         guard.live_until(node_until(asked_at, lease));
         let session = session.clone();
-        let renewing = Builder::new().name("node lease").spawn(move || {
-            set_context(None);
+        spawn_own("node lease", move || {
             let every = lease / RENEWALS;
             while !session.has_ended() && sleep(every).is_ok() {
                 let asked_at = clock();
@@ -117,7 +117,6 @@ impl NodeEnd {
                 }
             }
         })?;
-        drop(renewing);
         Ok(())
     }
 

@@ -258,8 +258,7 @@ fn carry(number: f64, start: Start<'_>, reach: Reach) -> Result<(), Error> {
         folder,
         reach,
     };
-    *find(number)?.carrier.borrow_mut() = Some(Rc::new(carrier));
-    Ok(())
+    set_carrier(number, Rc::new(carrier))
 }
 
 native! {
@@ -307,8 +306,7 @@ native! {
         let command = Start::words(words);
         let reach = Reach::Container(container);
         let carrier = ProcessCarrier { command, reach, ..ProcessCarrier::default() };
-        *find(number)?.carrier.borrow_mut() = Some(Rc::new(carrier));
-        Ok(())
+        set_carrier(number, Rc::new(carrier))
     }
 }
 
