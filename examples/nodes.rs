@@ -6,7 +6,7 @@ use yue::nalloc::{Node, Restart, serve};
 use yue::rpc::typed::Server;
 use yue::rpc::{Error, ErrorKind};
 
-/// What a node serves.
+/// The server of a node.
 fn primes() -> Server {
     Server::new()
         .handler("count", |(from, to): (u64, u64)| {
